@@ -97,6 +97,7 @@ _EXTRAS = {
     "safetensors": "train",
     "scipy": "study",
     "sklearn": "study",
+    "statsmodels": "study",
     "torch": "train",
 }
 

@@ -9,7 +9,7 @@ import openpyxl
 import pytest
 from PIL import Image
 
-from osteoscope.cohort.audit import audit, raise_if_blocked
+from osteoscope.cohort.audit import find_leaks, raise_if_blocked
 from osteoscope.cohort.btxrd import DIAGNOSES, GROUPS, SITES, VIEWS, read_annotation, read_btxrd
 from osteoscope.cohort.split import make_folds, proof
 from osteoscope.cohort.table import auxiliary, cases, counts, pseudonyms, read_cohort, write_cohort
@@ -90,7 +90,7 @@ def test_the_real_archive_has_the_patients_and_images_that_are_known_of_it(btxrd
     assert bool(cohort.frame["guessed"].all())
     assert bool(cohort.frame["proof"].isna().all())
 
-    (finding,) = audit(cohort)
+    (finding,) = find_leaks(cohort)
     assert (finding.kind, finding.severity, len(finding.cases)) == ("duplicate-within-patient", "warn", 1)
     assert "images/IMG000415.jpeg and images/IMG000497.jpeg" in finding.message
     raise_if_blocked([finding])
@@ -287,14 +287,14 @@ def test_the_same_pixels_make_one_patient_of_two_and_of_all_their_views(tmp_path
     save_image(folder, "IMG000002.jpeg", 99)
     save_image(folder, "IMG000011.jpeg", 99)
     assert groups(folder) == [{1, 2, 10, 11}, {20}]
-    assert [finding.kind for finding in audit(read_btxrd(folder, CLASSES))] == ["duplicate-within-patient"]
+    assert [finding.kind for finding in find_leaks(read_btxrd(folder, CLASSES))] == ["duplicate-within-patient"]
 
 
 def test_the_same_pixels_under_two_diagnoses_block(tmp_path: Path) -> None:
     folder = archive(tmp_path / "a", entry(1, "osteosarcoma"), entry(20, "giant cell tumor"))
     save_image(folder, "IMG000020.jpeg", 0)
     with pytest.raises(CohortError, match="have the same pixels and different labels"):
-        raise_if_blocked(audit(read_btxrd(folder, CLASSES)))
+        raise_if_blocked(find_leaks(read_btxrd(folder, CLASSES)))
 
 
 def test_an_unusable_view_does_not_break_a_patient_in_two(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from osteoscope.cohort.audit import audit, raise_if_blocked, shared_with
+from osteoscope.cohort.audit import find_leaks, raise_if_blocked, shared_with
 from osteoscope.cohort.from_table import DEFAULT_SOURCE, read_table
 from osteoscope.cohort.table import cases, counts, pseudonyms
 from osteoscope.errors import CohortError, ImageError, InputError, TableError
@@ -189,7 +189,7 @@ def test_the_same_picture_in_another_container_under_two_patients_blocks(tmp_pat
     cohort = read_table(table_of(tmp_path, TABLE.replace("19,d.png,myeloma", "19,d.png,chordoma")), images)
     assert cohort.frame["file_sha256"].nunique() == 4
     with pytest.raises(CohortError, match=r"a\.png and d\.png have the same pixels and different patients"):
-        raise_if_blocked(audit(cohort))
+        raise_if_blocked(find_leaks(cohort))
 
 
 # Bad input

@@ -90,10 +90,10 @@ def cohort_from_table(
 
 
 def _keep_cohort(cohort: Cohort, output: Path) -> CohortSummary:
-    from osteoscope.cohort.audit import audit, raise_if_blocked
+    from osteoscope.cohort.audit import find_leaks, raise_if_blocked
     from osteoscope.cohort.table import counts, write_cohort
 
-    findings = audit(cohort)
+    findings = find_leaks(cohort)
     raise_if_blocked(findings)
     write_cohort(cohort, output)
     return CohortSummary(folder=output, counts=counts(cohort), findings=findings, notes=cohort.notes)

@@ -72,7 +72,7 @@ def evaluate(
     """
     require("pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "jinja2")
     from osteoscope.bundle.load import load_bundle
-    from osteoscope.cohort.audit import audit, raise_if_blocked
+    from osteoscope.cohort.audit import find_leaks, raise_if_blocked
     from osteoscope.cohort.table import cases as cases_of
     from osteoscope.cohort.table import read_cohort
     from osteoscope.inference.predictor import load_predictor
@@ -86,7 +86,7 @@ def evaluate(
     )
     bundle = load_bundle(bundle_folder)
     cohort = read_cohort(cohort_folder, images=images)
-    findings = audit(cohort)
+    findings = find_leaks(cohort)
     raise_if_blocked(findings)
     _check_classes(bundle, cohort)
     _check_unseen(bundle, cohort)

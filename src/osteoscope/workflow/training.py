@@ -138,7 +138,7 @@ def train(
     """
     require("pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "jinja2", "filelock", "safetensors", "torch")
     require("monai", "lightning_fabric", "onnx", "onnxscript")
-    from osteoscope.cohort.audit import audit, raise_if_blocked
+    from osteoscope.cohort.audit import find_leaks, raise_if_blocked
     from osteoscope.cohort.split import make_folds, proof
     from osteoscope.cohort.table import cases as cases_of
     from osteoscope.cohort.table import read_cohort
@@ -148,7 +148,7 @@ def train(
     from osteoscope.training.run_folder import claim, finish, library_versions, locked
 
     cohort = read_cohort(cohort_folder, images=images)
-    findings = audit(cohort)
+    findings = find_leaks(cohort)
     raise_if_blocked(findings)
     cases = cases_of(cohort)
     check_lesions(cases, config.preparation.roi)

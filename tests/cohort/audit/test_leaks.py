@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from osteoscope.cohort.audit import Finding, audit, raise_if_blocked, shared_with
+from osteoscope.cohort.audit import Finding, find_leaks, raise_if_blocked, shared_with
 from osteoscope.cohort.table import Cohort, Row, auxiliary, frame_of
 from osteoscope.errors import CohortError
 
@@ -33,7 +33,7 @@ def make_cohort(rows: list[Row]) -> Cohort:
 
 def test_a_clean_cohort_has_no_findings() -> None:
     cohort = make_cohort([make_row("a.png", "P-1"), make_row("b.png", "P-1"), make_row("c.png", "P-2", GCT)])
-    assert audit(cohort) == ()
+    assert find_leaks(cohort) == ()
     raise_if_blocked(())
 
 
@@ -55,19 +55,20 @@ def test_the_same_pixels_twice_are_found(
         make_row(image, patient, label, pixel_sha256="same")
         for image, patient, label in zip(("a.png", "b.png"), patients, labels, strict=True)
     ]
-    (finding,) = audit(make_cohort([*rows, make_row("c.png", "P-9", GCT)]))
+    (finding,) = find_leaks(make_cohort([*rows, make_row("c.png", "P-9", GCT)]))
     assert (finding.kind, finding.severity) == (kind, severity)
     assert finding.cases == tuple(sorted(set(patients)))
     assert "a.png and b.png" in finding.message
 
 
 def test_one_patient_with_two_labels_blocks() -> None:
-    (finding,) = audit(make_cohort([make_row("a.png", "P-1"), make_row("b.png", "P-1", GCT)]))
+    (finding,) = find_leaks(make_cohort([make_row("a.png", "P-1"), make_row("b.png", "P-1", GCT)]))
     assert finding == Finding(
         kind="patient-with-two-labels",
         severity="block",
         cases=("P-1",),
         message="patient P-1 has the labels 'giant cell tumor' and 'osteosarcoma' (a.png and b.png)",
+        remedy="give every image of a patient the same label, and make the cohort again",
     )
 
 
@@ -81,7 +82,7 @@ def test_auxiliary_images_of_a_case_are_warned_of_and_kept_back() -> None:
             make_row("free.png", "P-4", None, kind="chordoma"),
         ]
     )
-    findings = audit(cohort)
+    findings = find_leaks(cohort)
     assert [(finding.kind, finding.severity, finding.cases) for finding in findings] == [
         ("auxiliary-shares-patient", "warn", ("P-2",)),
         ("auxiliary-shares-pixels", "warn", ("P-1",)),
@@ -91,7 +92,7 @@ def test_auxiliary_images_of_a_case_are_warned_of_and_kept_back() -> None:
 
 
 def test_an_auxiliary_image_of_a_case_with_the_same_pixels_is_told_of_once() -> None:
-    findings = audit(
+    findings = find_leaks(
         make_cohort(
             [
                 make_row("a.png", "P-1", pixel_sha256="same"),
@@ -104,7 +105,7 @@ def test_an_auxiliary_image_of_a_case_with_the_same_pixels_is_told_of_once() -> 
 
 
 def test_what_blocks_comes_first_and_stops_with_one_sentence() -> None:
-    findings = audit(
+    findings = find_leaks(
         make_cohort(
             [
                 make_row("a.png", "P-1", pixel_sha256="x"),
@@ -143,6 +144,6 @@ def test_patients_and_pixels_of_the_training_cohort_are_found() -> None:
 
 def test_a_message_names_a_few_of_many_images() -> None:
     rows = [make_row(f"{number}.png", f"P-{number}", pixel_sha256="same") for number in range(9)]
-    (finding,) = audit(make_cohort([*rows, make_row("z.png", "P-z", GCT)]))
+    (finding,) = find_leaks(make_cohort([*rows, make_row("z.png", "P-z", GCT)]))
     assert "3.png and 5 more have the same pixels" in finding.message
     assert len(finding.cases) == 9

@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from osteoscope.errors import CohortError
+from osteoscope.cohort.audit.finding import Finding, finding_of, images_named
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
     import pandas as pd
 
     from osteoscope.cohort.table import Cohort
 
-_MOST_NAMED = 4
-"""How many images one message names."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """Something about a cohort that its user must know.
-
-    Parameters
-    ----------
-    kind
-        What was found, as a word that programs can rely on.
-    severity
-        ``block``: nothing may be trained or measured on the cohort as it is. ``warn``: it may.
-    cases
-        Pseudonyms of the patients concerned, sorted.
-    message
-        One sentence.
-    """
-
-    kind: str
-    severity: Literal["block", "warn"]
-    cases: tuple[str, ...]
-    message: str
-
-
-def audit(cohort: Cohort) -> tuple[Finding, ...]:
+def find_leaks(cohort: Cohort) -> tuple[Finding, ...]:
     """Look for patients and pixels that are counted twice.
 
     Kinds that block: ``patient-with-two-labels``, ``duplicate-across-labels``, ``duplicate-across-patients``. Kinds
@@ -77,25 +51,10 @@ def shared_with(cohort: Cohort, patients: Collection[str], pixels: Collection[st
         ("shared-pixels", rows[rows["pixel_sha256"].isin(list(pixels))], "have images that the model was trained on"),
     )
     return tuple(
-        _finding(kind, "block", seen, f"{seen['patient'].nunique()} of {rows['patient'].nunique()} patients {what}")
+        _blocking(kind, seen, f"{seen['patient'].nunique()} of {rows['patient'].nunique()} patients {what}")
         for kind, seen, what in kinds
         if len(seen)
     )
-
-
-def raise_if_blocked(findings: Iterable[Finding]) -> None:
-    """Stop where a finding blocks.
-
-    Raises
-    ------
-    CohortError
-        With the first finding that blocks, and the number of the others.
-    """
-    blocking = [finding for finding in findings if finding.severity == "block"]
-    if not blocking:
-        return
-    more = f", and {len(blocking) - 1} more such findings" if len(blocking) > 1 else ""
-    raise CohortError(f"{blocking[0].message}{more}", remedy=_REMEDIES[blocking[0].kind])
 
 
 _REMEDIES = {
@@ -107,13 +66,17 @@ _REMEDIES = {
 }
 
 
+def _blocking(kind: str, rows: pd.DataFrame, message: str) -> Finding:
+    return finding_of(kind, "block", rows, message, remedy=_REMEDIES[kind])
+
+
 def _two_labels(cohort: Cohort) -> list[Finding]:
     findings = []
     for patient, rows in cohort.case_rows.groupby("patient"):
         labels = sorted(rows["label"].unique())
         if len(labels) > 1:
-            message = f"patient {patient} has the labels {' and '.join(map(repr, labels))} ({_named(rows)})"
-            findings.append(_finding("patient-with-two-labels", "block", rows, message))
+            message = f"patient {patient} has the labels {' and '.join(map(repr, labels))} ({images_named(rows)})"
+            findings.append(_blocking("patient-with-two-labels", rows, message))
     return findings
 
 
@@ -122,13 +85,13 @@ def _duplicates(cohort: Cohort) -> list[Finding]:
     for _, rows in cohort.case_rows.groupby("pixel_sha256"):
         if len(rows) == 1:
             continue
-        same = f"{_named(rows)} have the same pixels"
+        same = f"{images_named(rows)} have the same pixels"
         if rows["label"].nunique() > 1:
-            findings.append(_finding("duplicate-across-labels", "block", rows, f"{same} and different labels"))
+            findings.append(_blocking("duplicate-across-labels", rows, f"{same} and different labels"))
         elif rows["patient"].nunique() > 1:
-            findings.append(_finding("duplicate-across-patients", "block", rows, f"{same} and different patients"))
+            findings.append(_blocking("duplicate-across-patients", rows, f"{same} and different patients"))
         else:
-            findings.append(_finding("duplicate-within-patient", "warn", rows, f"{same}, and one patient"))
+            findings.append(finding_of("duplicate-within-patient", "warn", rows, f"{same}, and one patient"))
     return findings
 
 
@@ -140,20 +103,9 @@ def _shared_auxiliary(cohort: Cohort) -> list[Finding]:
     findings = []
     for pixels, twins in rows[same_pixels].groupby("pixel_sha256"):
         both = held[held["pixel_sha256"] == pixels]
-        message = f"outside the classes, {_named(twins)} has the same pixels as {_named(both)} {kept_back}"
-        findings.append(_finding("auxiliary-shares-pixels", "warn", both, message))
+        message = f"outside the classes, {images_named(twins)} has the same pixels as {images_named(both)} {kept_back}"
+        findings.append(finding_of("auxiliary-shares-pixels", "warn", both, message))
     for patient, others in rows[same_patient & ~same_pixels].groupby("patient"):
-        message = f"outside the classes, {_named(others)} is of patient {patient}, a case, {kept_back}"
-        findings.append(_finding("auxiliary-shares-patient", "warn", others, message))
+        message = f"outside the classes, {images_named(others)} is of patient {patient}, a case, {kept_back}"
+        findings.append(finding_of("auxiliary-shares-patient", "warn", others, message))
     return findings
-
-
-def _finding(kind: str, severity: Literal["block", "warn"], rows: pd.DataFrame, message: str) -> Finding:
-    return Finding(kind=kind, severity=severity, cases=tuple(sorted(rows["patient"].unique())), message=message)
-
-
-def _named(rows: pd.DataFrame) -> str:
-    """Names of some images, joined."""
-    images = sorted(rows["image"])
-    more = [f"{len(images) - _MOST_NAMED} more"] if len(images) > _MOST_NAMED else []
-    return " and ".join([*images[:_MOST_NAMED], *more])
