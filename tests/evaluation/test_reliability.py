@@ -1,10 +1,11 @@
-"""Reliability bins, debiased calibration error and the calibration line, against hand and a naive twin."""
+"""Reliability bins, debiased calibration error, Brier parts and calibration line, against hand and a naive twin."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from sklearn.metrics import brier_score_loss
 
 from osteoscope.evaluation import reliability
 
@@ -162,3 +163,88 @@ def test_an_almost_parted_sample_converges() -> None:
     # At the maximum of the likelihood both scores vanish.
     assert abs((positive - chance).sum()) < 1e-5
     assert abs(((positive - chance) * x).sum()) < 1e-5
+
+
+def _score(parts: reliability.BrierParts) -> float:
+    return parts.reliability - parts.resolution + parts.uncertainty + parts.spread - parts.covariance
+
+
+def test_brier_parts_by_hand() -> None:
+    parts = reliability.brier_parts([0, 1, 1, 1], [[0.8, 0.2], [0.8, 0.2], [0.2, 0.8], [0.2, 0.8]], bins=2)
+    # Observed 1/2 and 1 where 0.2 and 0.8 were said; 3/4 overall.
+    assert parts.reliability == pytest.approx((2 * 0.3**2 + 2 * 0.2**2) / 4)
+    assert parts.resolution == pytest.approx((2 * 0.25**2 + 2 * 0.25**2) / 4)
+    assert parts.uncertainty == pytest.approx(0.75 * 0.25)
+    assert (parts.spread, parts.covariance) == pytest.approx((0.0, 0.0))
+    # Chance adds 2 (1/4) / (2 - 1) in the first bin, nothing in the second, over 4 cases; overall 3/16 over 3.
+    assert parts.reliability_corrected == pytest.approx(0.065 - 0.125)
+    assert parts.resolution_corrected == pytest.approx(0.0625 - 0.125 + 0.0625)
+    assert parts.uncertainty_corrected == pytest.approx(0.1875 + 0.0625)
+
+
+@pytest.mark.parametrize("bins", [None, 1, 3, 400])
+def test_two_classes_parts_sum_to_the_brier_score(bins: int | None) -> None:
+    positive, predicted = _calibrated(400, 6)
+    parts = reliability.brier_parts(positive, np.column_stack([1 - predicted, predicted]), bins=bins)
+    expected = brier_score_loss(positive, predicted)
+    assert _score(parts) == pytest.approx(expected, abs=1e-12)
+    corrected = parts.reliability_corrected - parts.resolution_corrected + parts.uncertainty_corrected
+    assert corrected + parts.spread - parts.covariance == pytest.approx(expected, abs=1e-12)
+
+
+def test_parts_of_several_classes_sum_to_half_the_squared_distance() -> None:
+    generator = np.random.default_rng(7)
+    shares, labels = generator.dirichlet(np.ones(4), 150), generator.integers(4, size=150)
+    distance = ((shares - np.eye(4)[labels]) ** 2).sum(axis=1).mean()
+    assert _score(reliability.brier_parts(labels, shares)) == pytest.approx(distance / 2, abs=1e-12)
+
+
+def test_spread_and_covariance_within_the_bins_by_a_naive_loop() -> None:
+    positive, predicted = _calibrated(60, 8)
+    parts = reliability.brier_parts(positive, np.column_stack([1 - predicted, predicted]), bins=3)
+    order = np.argsort(predicted)
+    spread = covariance = 0.0
+    for rows in np.split(order, 3):
+        f, o = predicted[rows], positive[rows].astype(float)
+        spread += sum((x - f.mean()) ** 2 for x in f) / 60
+        covariance += 2 * sum((x - f.mean()) * (y - o.mean()) for x, y in zip(f, o, strict=True)) / 60
+    assert (parts.spread, parts.covariance) == pytest.approx((spread, covariance))
+
+
+def test_corrected_reliability_is_the_square_of_the_debiased_error() -> None:
+    positive, predicted = _calibrated(90, 9)
+    one = reliability.brier_parts(positive, np.column_stack([1 - predicted, predicted]))
+    error = reliability.debiased_ece(positive, predicted)
+    assert error is not None
+    assert max(0.0, one.reliability_corrected) == pytest.approx(error**2)
+
+
+def test_correction_takes_off_what_chance_adds_to_reliability() -> None:
+    parts = []
+    for seed in range(300):
+        positive, predicted = _calibrated(100, seed)
+        parts.append(reliability.brier_parts(positive, np.column_stack([1 - predicted, predicted])))
+    # The predictions are perfectly calibrated: the true reliability is 0 but for the spread of a bin.
+    assert np.mean([part.reliability for part in parts]) > 0.012
+    assert abs(np.mean([part.reliability_corrected for part in parts])) < 0.002
+
+
+def test_one_case_and_one_class_have_parts_too() -> None:
+    one = reliability.brier_parts([0], [[0.7, 0.3]])
+    assert (one.reliability, one.resolution, one.uncertainty) == pytest.approx((0.09, 0.0, 0.0))
+    same = reliability.brier_parts([1, 1], [[0.5, 0.5], [0.5, 0.5]])
+    assert (same.reliability, same.resolution, same.uncertainty) == pytest.approx((0.25, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("labels", "shares", "message"),
+    [
+        ([2], [[0.5, 0.5]], "lie in 0..1"),
+        ([0, 1], [[0.5, 0.5]], "shape"),
+        ([0], [[np.nan, 0.5]], "finite"),
+        ([0], [[0.9, 0.5]], "sum to 1"),
+    ],
+)
+def test_parts_of_what_is_no_prediction_are_refused(labels: list[int], shares: list[list[float]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        reliability.brier_parts(labels, shares)

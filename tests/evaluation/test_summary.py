@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from osteoscope.evaluation.delong import delong
+from osteoscope.evaluation.intervals import group_patients, weight_blocks
+from osteoscope.evaluation.metrics import auc_draws
 from osteoscope.evaluation.summary import summarise
 
 if TYPE_CHECKING:
@@ -106,6 +109,8 @@ def test_both_classes_of_one_softmax_have_the_same_auc_and_slope_and_opposite_in
     block = _summary(*_simulated(60, 0))
     first, second = (block["auc_by_class"][slug] for slug in CLASSES)
     assert first == second == block["auc"]
+    by_class = block["auc_delong_by_class"]
+    assert by_class[CLASSES[0]] == pytest.approx(by_class[CLASSES[1]]) == block["auc_delong"]
     slopes = [block["calibration_slope_by_class"][slug]["value"] for slug in CLASSES]
     assert slopes[0] == slopes[1] == block["calibration_slope"]["value"]
     intercepts = [block["calibration_intercept_by_class"][slug]["value"] for slug in CLASSES]
@@ -120,6 +125,38 @@ def test_no_figure_leaves_its_range_and_every_interval_holds_its_value(seed: int
     _assert_sound(_summary(labels, np.round(second, 1), verdicts=verdicts))
 
 
+def test_delongs_interval_stands_beside_the_bootstraps() -> None:
+    labels, second = _simulated(60, 15)
+    names = [f"p{i:04}" for i in range(60)]
+    other = np.clip(second + np.random.default_rng(16).normal(scale=0.2, size=60), 0.01, 0.99)
+    block = _summary(
+        np.tile(labels, 2), np.r_[second, other], patients=names * 2, repeats=np.repeat([0, 1], 60), draws=2000
+    )
+    alone = delong(np.tile(labels, 2), [np.r_[second, other]], patients=names * 2, repeats=np.repeat([0, 1], 60))
+    assert block["auc_delong"] == pytest.approx(alone.figures()[0].to_json())
+    assert block["auc_delong"]["value"] == pytest.approx(block["auc"]["value"])
+    # Two ways to the same interval.
+    assert (block["auc_delong"]["low"], block["auc_delong"]["high"]) == pytest.approx(
+        (block["auc"]["low"], block["auc"]["high"]), abs=0.02
+    )
+    assert "DeLong" in block["intervals"]["delong"]
+    assert "BCa" in block["intervals"]["others"]
+
+
+def test_bca_moves_the_interval_of_a_skewed_figure_away_from_its_end() -> None:
+    labels, second = _simulated(80, 17)
+    second = np.where(labels == 1, second**0.2, second)
+    figure = _summary(labels, second, draws=2000)["auc"]
+    groups = group_patients([f"p{i:04}" for i in range(80)], labels)
+    drawn = np.concatenate(
+        [auc_draws(labels == 1, second, weights) for weights in weight_blocks(groups, draws=2000, seed=1)]
+    )
+    assert figure["value"] > 0.9
+    # The draws of a high AUC lean downwards; BCa reads them so that both ends move.
+    assert (figure["low"], figure["high"]) != pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])), abs=1e-3)
+    assert figure["low"] < np.percentile(drawn, 2.5)
+
+
 def test_three_classes_are_judged_one_against_the_rest() -> None:
     generator = np.random.default_rng(2)
     labels = np.arange(90) % 3
@@ -130,6 +167,9 @@ def test_three_classes_are_judged_one_against_the_rest() -> None:
     block = _summary(labels, labels, probabilities=probabilities, classes=classes, prior=(0.5, 0.3, 0.2))
     _assert_sound(block)
     assert block["auc"]["value"] == pytest.approx(np.mean([block["auc_by_class"][c]["value"] for c in classes]))
+    assert block["auc_delong"]["value"] == pytest.approx(block["auc"]["value"])
+    for slug in classes:
+        assert block["auc_delong_by_class"][slug]["value"] == pytest.approx(block["auc_by_class"][slug]["value"])
     assert block["balanced_accuracy"]["value"] == pytest.approx(
         np.mean([block["sensitivity"][c]["value"] for c in classes])
     )
@@ -152,7 +192,7 @@ def test_repeats_are_averaged_and_kept_together() -> None:
     assert both["confusion_counts"] == "predictions, summed over 2 repeats"
     # A repeat that says the same again adds no certainty.
     same = _summary(np.tile(labels, 2), np.r_[second, second], patients=names * 2, repeats=np.repeat([0, 1], 40))
-    for name in ("auc", "brier", "balanced_accuracy"):
+    for name in ("auc", "auc_delong", "brier", "balanced_accuracy"):
         assert same[name] == pytest.approx(single[0][name]), name
 
 
@@ -179,7 +219,7 @@ def test_views_of_one_patient_are_drawn_together_and_do_not_narrow_the_interval(
     thrice = _summary(np.repeat(labels, 3), np.repeat(second, 3), patients=np.repeat(names, 3).tolist())
     _assert_sound(thrice)
     assert (thrice["n"], thrice["n_predictions"]) == (40, 120)
-    for name in ("auc", "brier", "balanced_accuracy", "calibration_slope"):
+    for name in ("auc", "auc_delong", "brier", "balanced_accuracy", "calibration_slope"):
         assert thrice[name] == pytest.approx(once[name]), name
     assert thrice["sensitivity"]["osteosarcoma"]["n"] == once["sensitivity"]["osteosarcoma"]["n"]
     assert sum(part["n"] for part in thrice["reliability"]["osteosarcoma"]) == 40
@@ -211,6 +251,8 @@ def test_perfect_separation_is_not_given_a_perfect_interval() -> None:
     _assert_sound(block)
     assert (block["auc"]["value"], block["auc"]["high"]) == (1.0, 1.0)
     assert block["auc"]["low"] == pytest.approx(0.7225, abs=1e-4)
+    assert block["auc_delong"] == block["auc"]
+    assert "10 patients" in block["auc"]["note"]
     assert block["calibration_slope"]["value"] is None
     assert "overlap" in block["calibration_slope"]["reason"]
 
@@ -218,7 +260,7 @@ def test_perfect_separation_is_not_given_a_perfect_interval() -> None:
 def test_one_class_only_leaves_out_what_takes_two() -> None:
     block = _summary([0] * 5, [0.1, 0.2, 0.3, 0.4, 0.6])
     _assert_sound(block)
-    for name in ("auc", "balanced_accuracy", "calibration_slope", "calibration_intercept"):
+    for name in ("auc", "auc_delong", "balanced_accuracy", "calibration_slope", "calibration_intercept"):
         assert block[name]["value"] is None, name
         assert block[name]["reason"], name
     assert block["sensitivity"]["giant-cell-tumor"] == {

@@ -1,4 +1,4 @@
-"""How far predicted probabilities are from what came: reliability bins, calibration error, calibration line."""
+"""How far predicted probabilities are from what came: reliability bins, calibration error and line, Brier parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osteoscope.evaluation.arrays import SMALLEST_PROBABILITY, checked_scores
+from osteoscope.evaluation.arrays import SMALLEST_PROBABILITY, checked_labels, checked_probabilities, checked_scores
 from osteoscope.evaluation.intervals import wilson
 
 if TYPE_CHECKING:
@@ -98,6 +98,82 @@ def _squared_excess(truth: BoolArray, predicted: FloatArray) -> float:
     """Give what a bin adds to the squared error, times its cases; a single case has no spread to take off."""
     n, share = len(truth), float(truth.mean())
     return n * ((float(predicted.mean()) - share) ** 2 - share * (1 - share) / max(n - 1, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrierParts:
+    """What a Brier score is made of: ``reliability - resolution + uncertainty + spread - covariance``, exactly."""
+
+    reliability: float
+    """How far the bins' mean predictions are from what came in them; 0 is ideal."""
+    resolution: float
+    """How far what came in the bins is from what came overall; more is better."""
+    uncertainty: float
+    """What saying the overall shares of every case would score; it is not the predictor's doing."""
+    spread: float
+    """Variance of the predictions within the bins."""
+    covariance: float
+    """Twice the covariance of predictions and truth within the bins."""
+    reliability_corrected: float
+    """Less what chance adds; can fall below 0. Reliability, resolution and uncertainty stay balanced."""
+    resolution_corrected: float
+    uncertainty_corrected: float
+
+
+def brier_parts(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, bins: int | None = None) -> BrierParts:
+    """Part the Brier score of `metrics.brier_loss` in the bins of `reliability_bins`.
+
+    Each class is taken against the rest and the parts are summed over the classes and halved, as the score is. Two
+    classes share the bins of the second, so that the parts are those of the binary score.
+
+    Parameters
+    ----------
+    labels
+        Class indices, shape (n,) with n >= 1.
+    probabilities
+        Shape (n, K).
+    bins
+        As in `reliability_bins`.
+
+    References
+    ----------
+    Murphy AH. A new vector partition of the probability score. J Appl Meteorol 1973;12:595-600. Stephenson DB, Coelho
+    CAS, Jolliffe IT. Two extra components in the Brier score decomposition. Weather Forecast 2008;23:752-757 (spread
+    and covariance). Ferro CAT, Fricker TE. A bias-corrected decomposition of the Brier score. Q J R Meteorol Soc
+    2012;138:1954-1960.
+    """
+    shares = checked_probabilities(probabilities)
+    classes = shares.shape[1]
+    truth = checked_labels(labels, rows=len(shares), classes=classes)
+    binned = [_equal_count_bins(shares[:, 1 if classes == 2 else c], bins) for c in range(classes)]
+    parts = [_binary_parts(truth == c, shares[:, c], index) for c, index in enumerate(binned)]
+    return BrierParts(**{name: sum(part[name] for part in parts) / 2 for name in parts[0]})
+
+
+def _binary_parts(positive: BoolArray, predicted: FloatArray, index: IntArray) -> dict[str, float]:
+    """Give the parts of one class against the rest, by the names of `BrierParts`."""
+    n, truth = len(predicted), positive.astype(np.float64)
+    _, index = np.unique(index, return_inverse=True)
+    sizes = np.bincount(index)
+    observed, said = (np.bincount(index, values) / sizes for values in (truth, predicted))
+    overall = float(truth.mean())
+    uncertainty = overall * (1 - overall)
+    parts = {
+        "reliability": float(sizes @ (said - observed) ** 2) / n,
+        "resolution": float(sizes @ (observed - overall) ** 2) / n,
+        "uncertainty": uncertainty,
+        "spread": float(((predicted - said[index]) ** 2).mean()),
+        "covariance": 2 * float(((predicted - said[index]) * (truth - observed[index])).mean()),
+    }
+    # A single case has no spread to take off.
+    in_bins = float((sizes * observed * (1 - observed) / np.maximum(sizes - 1, 1)).sum()) / n
+    in_all = uncertainty / max(n - 1, 1)
+    return {
+        **parts,
+        "reliability_corrected": parts["reliability"] - in_bins,
+        "resolution_corrected": parts["resolution"] - in_bins + in_all,
+        "uncertainty_corrected": uncertainty + in_all,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

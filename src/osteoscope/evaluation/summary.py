@@ -10,10 +10,13 @@ import numpy as np
 
 from osteoscope.evaluation.arrays import checked_prior
 from osteoscope.evaluation.conformal import INDETERMINATE
+from osteoscope.evaluation.delong import class_components
 from osteoscope.evaluation.intervals import (
     LEVEL,
     Figure,
     bootstrap_figure,
+    jackknife_acceleration,
+    left_out_blocks,
     weight_blocks,
     wilson,
 )
@@ -35,7 +38,7 @@ from osteoscope.evaluation.reliability import calibration_line_draws, debiased_e
 from osteoscope.evaluation.sample import checked_sample
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -123,8 +126,9 @@ def summarise(
     Returns
     -------
     A block that JSON can hold: figures as ``{"value", "low", "high", "n"}`` with n in patients (and ``"reason"`` where
-    value or interval is missing), by class as ``{slug: figure}``, confusion counts, curves, reliability bins, and
-    under ``"definitions"`` and ``"intervals"`` what was computed.
+    value or interval is missing, ``"note"`` where the interval is another than ``"intervals"`` says), by class as
+    ``{slug: figure}``, confusion counts, curves, reliability bins, and under ``"definitions"`` and ``"intervals"`` what
+    was computed. ``"auc_delong"`` and ``"auc_delong_by_class"`` are the AUCs again with DeLong's interval.
 
     Raises
     ------
@@ -141,14 +145,16 @@ def summarise(
         verdicts=verdicts,
     )
     shares = checked_prior(prior, classes=len(classes))
-    values = _figures(sample, np.ones((1, len(sample.labels))))
-    blocks = [_figures(sample, weights) for weights in weight_blocks(sample.patients, draws=draws, seed=seed)]
-    drawn = {name: np.concatenate([block[name] for block in blocks]) for name in values}
-    figures = _with_intervals(sample, values, drawn)
+    values = _figures(sample, [np.ones((1, len(sample.labels)))])
+    drawn = _figures(sample, weight_blocks(sample.patients, draws=draws, seed=seed))
+    left_out = _figures(sample, left_out_blocks(sample.patients))
+    accelerations = {name: jackknife_acceleration(part, sample.patients.label) for name, part in left_out.items()}
+    figures = _with_intervals(sample, values, drawn, accelerations)
     return {
         "n": len(sample.patients.names),
         "n_predictions": len(sample.labels),
         **figures,
+        **_delong(sample),
         **_references(sample, shares),
         "ece": _ece(sample).to_json(),
         "calibration_class": classes[-1] if len(classes) == 2 else None,
@@ -163,7 +169,13 @@ def summarise(
 # Figures on one or many draws -----------------------------------------------------------------------------------------
 
 
-def _figures(sample: Sample, weights: FloatArray) -> Draws:
+def _figures(sample: Sample, blocks: Iterable[FloatArray]) -> Draws:
+    """Compute every figure in each draw of all blocks of weights, each of shape (draws of the block, n)."""
+    parts = [_block_figures(sample, weights) for weights in blocks]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _block_figures(sample: Sample, weights: FloatArray) -> Draws:
     """Compute every figure in each draw, averaged over the repeats; weights have shape (draws, n)."""
     by_repeat = [_figures_of_repeat(sample, rows, weights[:, rows]) for rows in sample.rows_of_repeat]
     return {name: np.mean([figures[name] for figures in by_repeat], axis=0) for name in by_repeat[0]}
@@ -233,28 +245,26 @@ def _decisions(labels: IntArray, verdicts: IntArray | None, weights: FloatArray)
 # Values with intervals ------------------------------------------------------------------------------------------------
 
 
-def _with_intervals(sample: Sample, values: Draws, drawn: Draws) -> dict[str, Any]:
-    """Turn values and draws into JSON: overall figures, figures by class, and the means over classes."""
-    overall = {
-        name: _figure(sample, name, None, values[name][0], drawn[name])
-        for name in values
-        if name not in _BY_CLASS and not name.startswith("macro_")
+def _with_intervals(sample: Sample, values: Draws, drawn: Draws, accelerations: Draws) -> dict[str, Any]:
+    """Turn values, draws and accelerations into JSON: overall figures, figures by class, and the means over classes."""
+
+    def figure(name: str, c: int | None = None) -> dict[str, Any]:
+        at = ... if c is None else (..., c)
+        return _figure(
+            sample, name, c, value=values[name][at][0], drawn=drawn[name][at], acceleration=accelerations[name][at]
+        )
+
+    overall = [name for name in values if name not in _BY_CLASS and not name.startswith("macro_")]
+    return {
+        **{name: figure(name) for name in overall},
+        **{name: {slug: figure(name, c) for c, slug in enumerate(sample.classes)} for name in _BY_CLASS},
+        "macro": {name: figure(f"macro_{name}") for name in _MACRO},
     }
-    by_class = {
-        name: {
-            slug: _figure(sample, name, c, values[name][0, c], drawn[name][:, c])
-            for c, slug in enumerate(sample.classes)
-        }
-        for name in _BY_CLASS
-    }
-    macro = {
-        name: _figure(sample, f"macro_{name}", None, values[f"macro_{name}"][0], drawn[f"macro_{name}"])
-        for name in _MACRO
-    }
-    return {**overall, **by_class, "macro": macro}
 
 
-def _figure(sample: Sample, name: str, c: int | None, value: np.float64, drawn: FloatArray) -> dict[str, Any]:
+def _figure(
+    sample: Sample, name: str, c: int | None, *, value: np.float64, drawn: FloatArray, acceleration: FloatArray
+) -> dict[str, Any]:
     """Give one figure's block: Wilson's interval for a plain proportion, the bootstrap's for all else."""
     n, found, proportion = _patients_behind(sample, name, c), known(value), name in _PROPORTIONS
     if found is None:
@@ -269,6 +279,7 @@ def _figure(sample: Sample, name: str, c: int | None, value: np.float64, drawn: 
         n=n,
         smallest=n if proportion else int(counts[counts > 0].min()),
         bounded=name.removesuffix("_by_class") not in _UNBOUNDED,
+        acceleration=acceleration,
     ).to_json()
 
 
@@ -296,6 +307,18 @@ def _reason(sample: Sample, name: str) -> str:
 
 
 # Blocks that the bootstrap does not enter -----------------------------------------------------------------------------
+
+
+def _delong(sample: Sample) -> dict[str, Any]:
+    """Give the AUCs with DeLong's interval."""
+    by_class = class_components(
+        sample.labels, sample.probabilities, patients=sample.patients, rows_of_repeat=sample.rows_of_repeat
+    )
+    figures = zip(sample.classes, by_class.figures(), strict=True)
+    return {
+        "auc_delong": by_class.mean().figures()[0].to_json(),
+        "auc_delong_by_class": {slug: figure.to_json() for slug, figure in figures},
+    }
 
 
 def _references(sample: Sample, prior: FloatArray) -> dict[str, Any]:
@@ -370,8 +393,9 @@ def _reliability(sample: Sample) -> dict[str, Any]:
 def _how(sample: Sample, *, draws: int, seed: int) -> dict[str, Any]:
     """Say how the intervals were made."""
     bootstrap = (
-        "percentiles of a bootstrap over patients, drawn class by class, repeats and images of a patient together; "
-        "where every draw gives 0 or 1, Wilson's with the patients of the smallest class"
+        "BCa bootstrap over patients, drawn class by class, repeats and images of a patient together; where every draw "
+        "gives 0 or 1, Wilson's with the patients of the smallest class, and where BCa is undefined, percentiles: then "
+        "the figure has a note"
     )
     return {
         "level": LEVEL,
@@ -379,6 +403,8 @@ def _how(sample: Sample, *, draws: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "proportions": "Wilson" if sample.one_row else f"{bootstrap} (for a proportion: with its own patients)",
         "others": bootstrap,
+        "delong": "DeLong's variance on the logit scale, a patient's influence summed over images and averaged over "
+        "repeats, the classes as strata; where the AUC is 0 or 1, Wilson's with the patients of the smallest class",
         "curves": "repeats averaged per patient" if sample.one_row_a_repeat else "rows as they are",
         "reliability": "Wilson, with the patients of each bin",
     }
