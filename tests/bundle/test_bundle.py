@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from osteoscope.bundle.load import load_bundle, read_training_cases
+from osteoscope.bundle.load import SeenCases, load_bundle, read_recalibration_cases, read_training_cases
 from osteoscope.cohort.table import cases, read_cohort
 from osteoscope.errors import BundleError
+from osteoscope.inference.predictor import load_predictor
+from osteoscope.storage import sha256_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +43,51 @@ def test_it_knows_the_patients_and_pixels_that_it_was_trained_on(folder: Path, c
     trained = cases(read_cohort(cohort_folder))
     assert seen.patients == {case.patient for case in trained}
     assert seen.pixels == {image.pixel_sha256 for case in trained for image in case.images}
+    assert read_recalibration_cases(load_bundle(folder)) == SeenCases()
+
+
+def rewrite(folder: Path, content: dict[str, Any]) -> None:
+    """Write a manifest anew, with its hash."""
+    manifest = folder / "bundle.json"
+    manifest.write_text(json.dumps(content))
+    (folder / "bundle.json.sha256").write_text(f"{sha256_of_file(manifest)}  bundle.json\n")
+
+
+def test_a_bundle_of_before_methods_and_lineage_still_loads(folder: Path) -> None:
+    content = json.loads((folder / "bundle.json").read_text())
+    del content["lineage"]
+    content["calibration"] = {"temperature": 1.5, "fitted_on": "The temperature was fitted on something."}
+    rewrite(folder, content)
+    bundle = load_bundle(folder)
+    assert bundle.manifest.lineage == ()
+    found = load_predictor(bundle, threads=1).calibration
+    assert (found.method, found.temperature, found.bias, found.prior) == ("temperature", 1.5, (0, 0), (0.5, 0.5))
+
+
+def test_an_affine_calibration_is_applied_in_the_order_of_the_classes(folder: Path) -> None:
+    content = json.loads((folder / "bundle.json").read_text())
+    content["calibration"] |= {"method": "affine", "temperature": 2.0, "bias": [0.25, -0.25]}
+    content["prior"] = {"giant_cell_tumor": 0.2, "osteosarcoma": 0.8}
+    rewrite(folder, content)
+    shares = load_predictor(load_bundle(folder), threads=1).calibration.apply([[1.0, 0.0]])[0]
+    # The logit is 1 / 2 + 0.25 + 0.25 + log(0.8 / 0.2).
+    assert shares[0] == pytest.approx(1 / (1 + math.exp(-1) / 4))
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        {"method": "none", "temperature": 2.0},
+        {"method": "affine", "bias": [0.5, 0.5]},
+        {"method": "affine", "bias": [0]},
+    ],
+)
+def test_a_calibration_that_is_none_is_refused(folder: Path, calibration: dict[str, object]) -> None:
+    content = json.loads((folder / "bundle.json").read_text())
+    content["calibration"] |= calibration
+    rewrite(folder, content)
+    with pytest.raises(BundleError, match=r"bundle\.json: is damaged"):
+        load_bundle(folder)
 
 
 def test_the_model_card_says_what_the_bundle_cannot_do(folder: Path) -> None:
@@ -48,6 +96,9 @@ def test_the_model_card_says_what_the_bundle_cannot_do(folder: Path) -> None:
     assert "nothing else" in card
     assert "somebody has to mark the lesion first" in card
     assert "not a segmentation" in card
+    assert "The same share for every class." in card
+    assert "Calibration:" in card
+    assert "Lineage" not in card
 
 
 def flip_a_byte(path: Path) -> None:
@@ -74,7 +125,7 @@ def test_one_changed_byte_is_found_and_the_file_named(folder: Path, name: str) -
 
 def test_a_changed_temperature_is_found(folder: Path) -> None:
     content = json.loads((folder / "bundle.json").read_text())
-    content["calibration"]["temperature"] *= 2
+    content["calibration"] |= {"method": "temperature", "temperature": 2.0}
     (folder / "bundle.json").write_text(json.dumps(content))
     with pytest.raises(BundleError, match=r"bundle\.json.*SHA-256 differs"):
         load_bundle(folder)
@@ -107,6 +158,7 @@ def edited(key: str, value: object) -> Callable[[Path], None]:
         (edited("classes", 7), "damaged at classes"),
         (edited("surprise", 7), "damaged at surprise"),
         (edited("prior", {"osteosarcoma": 1.0}), "not of the same classes"),
+        (edited("prior", {"osteosarcoma": 0.5, "giant_cell_tumor": 0.6}), "is damaged: .*prior must be positive"),
         (lambda folder: (folder / "bundle.json.sha256").unlink(), "lacks the hash of its manifest"),
         (edited("members", [{"folder": "../../etc", "fold": 0, "covariates": None}]), "damaged at members"),
     ],

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from osteoscope.report.content import (
+    Accepted,
+    AuditTables,
     Beside,
     CaseLink,
     ClassSummary,
@@ -17,6 +19,7 @@ from osteoscope.report.content import (
     LocalisationRow,
     Participants,
     StudyContent,
+    Witness,
 )
 
 CLASSES = ("osteosarcoma", "giant cell tumor")
@@ -68,6 +71,81 @@ def level() -> dict[str, Any]:
     }
 
 
+def decision() -> dict[str, Any]:
+    """Curves over three thresholds, a point by costs and two by sensitivity."""
+    curve = {
+        "net_benefit": [0.5, 0.31, 0.02], "low": [None, 0.24, 0.0], "high": [None, 0.37, 0.06],
+        "standardised": [0.83, 0.52, 0.03], "treat_all": [0.49, 0.2, -1.0],
+    }  # fmt: skip
+    rates = {
+        "sensitivity": figure(0.84, 0.66, 0.93, 30), "specificity": figure(0.79, 0.57, 0.92, 20),
+        "ppv": figure(0.88, 0.71, 0.96), "npv": figure(0.73, 0.53, 0.87),
+    }  # fmt: skip
+    by_costs = {
+        "class": SLUGS[0], "rule": "costs", "costs": {"false_positive": 1.0, "false_negative": 4.0},
+        "net_benefit": figure(0.4, 0.3, 0.5), "expected_cost": figure(0.47, 0.31, 0.64),
+        "cost_of_calling_all": 0.4, "cost_of_calling_none": 2.4, "threshold": 0.2, "threshold_as_stated": 0.143,
+        **rates,
+    }  # fmt: skip
+    chosen = {
+        "class": SLUGS[1], "rule": "sensitivity", "wanted": 0.9, "cross_fitted": True, "threshold": 0.12,
+        "thresholds": {"low": 0.11, "high": 0.19}, **rates,
+    }  # fmt: skip
+    none = {"class": SLUGS[1], "rule": "sensitivity", "wanted": 0.95, "reason": "a fold leaves no patient"}
+    return {
+        "prevalence": dict(zip(SLUGS, (0.6, 0.4), strict=True)),
+        "prevalence_of": "these patients",
+        "thresholds": [0.2, 0.5, 0.8],
+        "curves": dict.fromkeys(SLUGS, curve),
+        "operating_points": [by_costs, chosen, none],
+        "definitions": {},
+    }
+
+
+def subgroups() -> dict[str, Any]:
+    """Two groups of sex, one of them too small."""
+    shown = {
+        "n": 38, "n_by_class": dict(zip(SLUGS, (22, 16), strict=True)), "auc": figure(0.871, 0.742, 0.951, 38),
+        "brier": figure(0.128, 0.083, 0.182, 38),
+        "sensitivity": by_class(figure(0.82, 0.61, 0.93, 22), figure(0.81, 0.57, 0.93, 16)),
+        "specificity": by_class(figure(0.81, 0.57, 0.93, 16), figure(0.82, 0.61, 0.93, 22)),
+    }  # fmt: skip
+    hidden = {**figure(None, n=7), "reason": "withheld: fewer than 10 patients"}
+    small = {
+        "n": 7, "n_by_class": dict(zip(SLUGS, (4, 3), strict=True)), "auc": hidden, "brier": hidden,
+        "sensitivity": by_class(hidden, hidden), "specificity": by_class(hidden, hidden),
+    }  # fmt: skip
+    test = {
+        "groups": 2, "n": 45, "permutations": 2000, "auc": {"p_value": 0.0005, "p_holm": 0.001},
+        "balanced_accuracy": {"p_value": 0.21, "p_holm": 0.42},
+    }  # fmt: skip
+    return {
+        "groupings": {
+            "sex": {"groups": {"female": shown, "male": small}, "heterogeneity": test},
+            "body_site": {"groups": {"femur": shown}, "heterogeneity": {"reason": "fewer than two groups"}},
+        },
+        "definitions": {},
+    }
+
+
+def power() -> dict[str, Any]:
+    return {
+        "counts": dict(zip(SLUGS, (30, 20), strict=True)), "level": 0.95, "power": 0.8, "correlation": 0.5,
+        "half_width": 0.05, "class": SLUGS[1], "smallest_auc": 0.72,
+        "auc": [
+            {"auc": 0.8, "low": 0.65, "high": 0.9, "smallest_paired_difference": 0.17, "needed_per_class": 146},
+            {"auc": 0.95, "low": 0.83, "high": 0.99, "smallest_paired_difference": None, "needed_per_class": None},
+        ],
+        "sensitivity": [
+            {
+                "sensitivity": 0.8, "needed": 1245,
+                "of": by_class({"low": 0.63, "high": 0.9}, {"low": 0.58, "high": 0.92}),
+            }
+        ],
+        "sentences": ["A cohort like this shows little."],
+    }  # fmt: skip
+
+
 @pytest.fixture
 def metrics() -> dict[str, Any]:
     """A ``metrics.json`` of 50 patients."""
@@ -93,6 +171,29 @@ def metrics() -> dict[str, Any]:
 def study(metrics: dict[str, Any]) -> StudyContent:
     """A run's report with something in every part."""
     plain = {**metrics, "patient": {**level(), "auc": figure(0.774, 0.641, 0.872)}}
+    parts = {
+        "reliability": 0.011, "resolution": 0.12, "uncertainty": 0.24, "spread": 0.004, "covariance": 0.006,
+        "reliability_corrected": -0.0041, "resolution_corrected": 0.1139, "uncertainty_corrected": 0.2449,
+    }  # fmt: skip
+    metrics = {
+        **metrics,
+        "patient": {
+            **metrics["patient"], "auc_delong": figure(0.861, 0.733, 0.934), "decision": decision(),
+            "brier_parts": {name: figure(value) for name, value in parts.items()},
+        },
+        "coarsest_grouping": {"n_groups": 43, "n_patients": 50, "auc": figure(0.849, 0.751, 0.922, 43)},
+        "subgroups": subgroups(),
+        "power": power(),
+        "robustness": {
+            "disturbances": {
+                "noise": [
+                    {"strength": 0.1, "unit": "share", "auc": figure(0.713, 0.604, 0.811)},
+                    {"strength": 0.0, "unit": "share", "auc": figure(0.861, 0.792, 0.913)},
+                ],
+                "blur": [{"strength": 2, "unit": "px", "auc": figure(None)}],
+            }
+        },
+    }  # fmt: skip
     return StudyContent(
         title="A study",
         kind="run",
@@ -127,7 +228,35 @@ def study(metrics: dict[str, Any]) -> StudyContent:
             )
             for fold in range(2)
         ),
-        findings=(Finding(kind="shortcut", severity="warn", cases=("P1", "P2"), message="Size tells the class."),),
+        findings=(
+            Finding(
+                kind="shortcut", severity="warn", cases=("P1", "P2"), message="Size tells the class.",
+                remedy="bring them to one size",
+            ),
+            Finding(kind="small-cohort", severity="note", cases=(), message="There are few."),
+        ),
+        accepted=(
+            Accepted(
+                kind="centre-shortcut", because="there is one centre only",
+                findings=(Finding(kind="centre-shortcut", severity="block", cases=("P3",), message="Centre tells."),),
+            ),
+        ),
+        audit_tables=AuditTables(
+            shortcuts=(
+                Witness(sees="picture geometry", auc=figure(0.681, 0.522, 0.813), apart="one from the other"),
+                Witness(sees="centre", auc={**figure(None), "reason": "it is not recorded"}),
+            ),
+            by_class={
+                "age": {
+                    CLASSES[0]: {
+                        "known": 28, "missing": 2, "least": 5.0, "quartiles": [12.0, 16.0, 25.0], "greatest": 60.0,
+                    },
+                    CLASSES[1]: {"known": 0, "missing": 20, "least": None, "quartiles": None, "greatest": None},
+                },
+                "sex": {CLASSES[0]: {"male": 19, "female": 11}, CLASSES[1]: {"female": 20}},
+                "treated": {name: {"not recorded": 20} for name in CLASSES},
+            },
+        ),
         settings={"network.trunk": "densenet121", "network.attention": True, "training.epochs": 40},
         provenance={"seed": 7, "cohort_fingerprint": "c0ffee"},
         cases=(

@@ -14,6 +14,17 @@ from osteoscope.report.figures import ForestRow
 
 CLASSES = ("osteosarcoma", "giant cell tumor")
 SLUGS = ("osteosarcoma", "giant-cell-tumor")
+CURVE: dict[str, Any] = {
+    "net_benefit": [0.3, 0.25, 0.0],
+    "low": [None, 0.2, None],
+    "high": [None, 0.31, None],
+    "treat_all": [0.3, 0.1, -1.0],
+}
+SWEEP: list[dict[str, Any]] = [
+    {"strength": 4.0, "unit": "px", "auc": {"value": 0.6, "low": 0.48, "high": 0.71, "n": 9}},
+    {"strength": 0.0, "unit": "px", "auc": {"value": 0.9, "low": None, "high": None, "n": 9}},
+    {"strength": 8.0, "unit": "px", "auc": {"value": None, "low": None, "high": None, "n": 9}},
+]
 HISTORY: list[dict[str, Any]] = [
     {"repeat": 0, "fold": 0, "epoch": 1, "loss": 0.8, "auc": None},
     {"repeat": 0, "fold": 0, "epoch": 2, "loss": 0.4, "auc": 0.7},
@@ -40,6 +51,8 @@ def plots(metrics: dict[str, Any]) -> list[str]:
         figures.confusion_svg(level["confusion"], classes=CLASSES),
         figures.reliability_svg(BINS, name=CLASSES[0]),
         figures.history_svg(HISTORY, quantity="loss", label="loss"),
+        figures.decision_svg(CURVE, thresholds=(0.1, 0.3, 0.9), name=CLASSES[0]),
+        figures.robustness_svg(SWEEP, name="blur"),
         figures.forest_svg([ForestRow(name="a", figure=level["auc"], is_model=True)], label="AUC"),
         figures.strip_svg([(CLASSES[0], 0.3), (CLASSES[0], 0.31), (CLASSES[1], 1.0)], classes=CLASSES),
     ]
@@ -151,3 +164,17 @@ def test_points_that_lie_close_together_do_not_cover_each_other() -> None:
     points = [height for height in heights if height < axis - 5]
     assert len(points) == 3
     assert len(set(points)) == 2
+
+
+def test_a_decision_curve_says_where_the_model_is_best() -> None:
+    svg = figures.decision_svg(CURVE, thresholds=(0.1, 0.3, 0.9), name="osteosarcoma")
+    assert "calling by the model is best at thresholds of 0.30 to 0.30." in svg
+    assert {"call everyone", "call no one"} <= {text.strip("\u200b") for text in texts(svg)}
+    blind = {**CURVE, "net_benefit": [0.3, 0.1, 0.0], "low": [None] * 3, "high": [None] * 3}
+    assert "is best at no threshold." in figures.decision_svg(blind, thresholds=(0.1, 0.3, 0.9), name="x")
+
+
+def test_a_sweep_is_in_order_of_strength_and_passes_over_what_was_not_measured() -> None:
+    svg = figures.robustness_svg(SWEEP, name="blur")
+    assert "AUC against the strength of blur. 0: 0.90 (no interval); 4: 0.60 (0.48–0.71)." in svg
+    assert "blur (px)" in texts(svg)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from osteoscope.evaluation.document import Predictions, StudyFacts, metrics_document
+from osteoscope.evaluation.document import Predictions, StudyFacts, baseline_block, metrics_document
 from osteoscope.report.content import CaseLink, FoldCounts, StudyContent
 from osteoscope.report.study import study_html
 from osteoscope.report.wording import estimate_text
@@ -67,7 +67,7 @@ def test_every_figure_appears_with_its_interval(study: StudyContent, read_page: 
                 expected = estimate_text(one, percent=name in shares).replace("\u00a0", " ")
                 assert expected in text, (name, expected)
                 count += 1
-    assert count == 9 + 7 * 2
+    assert count == 10 + 7 * 2
     for shown in ("0.31 (0.27–0.35)", "55 % (48–62)", "0.68 (0.52–0.81)", "0.77 (0.64–0.87)", "0.09 (−0.01 to 0.18)"):
         assert shown in text
 
@@ -203,7 +203,8 @@ def test_it_can_be_read_aloud(study: StudyContent, read_page: Callable[[str], An
     assert len(page.all("h1")) == 1
     assert all("alt" in image for image in page.all("img"))
     plots = [svg for svg in page.all("svg") if svg.get("class") == "plot"]
-    assert len(plots) == 7
+    # Seven, a decision curve a class, and the one disturbance that was measured.
+    assert len(plots) == 7 + 2 + 1
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in plots)
     names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(names) == len(set(names))
@@ -238,7 +239,16 @@ def test_real_figures_of_any_number_of_classes_are_shown(classes: int, read_page
         verdicts=probabilities.argmax(axis=1),
     )
     facts = StudyFacts(classes=names, slugs=slugs, prior=(1 / classes,) * classes, roi="box", seed=0, estimates="All.")
-    figures = metrics_document(facts, by_patient=predictions, by_image=predictions, localisation={})
+    figures = metrics_document(
+        facts,
+        by_patient=predictions,
+        by_image=predictions,
+        localisation={},
+        folds=np.arange(len(labels)) // classes % 4,
+        subgroups={"half": {patient: str(i % 2) for i, patient in enumerate(predictions.patients)}},
+        coarsest_grouping={patient: str(i % (4 * classes)) for i, patient in enumerate(predictions.patients)},
+        baselines={"itself": baseline_block(predictions, predictions, facts)},
+    )
     cases = tuple(
         CaseLink(
             patient=patient, label=names[label], probabilities=tuple(shares), verdict=names[int(np.argmax(shares))]
@@ -251,8 +261,9 @@ def test_real_figures_of_any_number_of_classes_are_shown(classes: int, read_page
         for one in figures["patient"][name].values():
             expected = estimate_text(one, percent=name == "sensitivity").replace("\u00a0", " ")
             assert expected.replace(" (no interval)", "") in page.text
-    # Curves, confusion and points; and a diagram of reliability for each class, but only one of two.
-    assert len([svg for svg in page.all("svg") if svg.get("class") == "plot"]) == 4 + (1 if classes == 2 else classes)
+    # Curves, confusion, points and the forest; decisions by class; reliability by class, but only one diagram of two.
+    reliability = 1 if classes == 2 else classes
+    assert len([svg for svg in page.all("svg") if svg.get("class") == "plot"]) == 5 + classes + reliability
     assert "a person had pointed at the lesion" in page.text
     assert ("mean over the classes" in page.text) == (classes > 2)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from osteoscope.evaluation.calibration import fit_temperature
+from osteoscope.evaluation.calibration import choose_calibration
 from osteoscope.evaluation.conformal import ConformalThresholds, Refused
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction
 from osteoscope.training.crossval import FoldOutcome
@@ -47,11 +47,11 @@ def drawn(seed: int, fold: int, n: int = 20) -> list[tuple[str, int, float]]:
     return [(f"P{fold}{i:02d}", i % 2, float(rng.normal(2 * (i % 2) - 1, 1.5))) for i in range(n)]
 
 
-def test_a_folds_temperature_comes_from_the_other_fold() -> None:
+def test_a_folds_calibration_and_its_method_come_from_the_other_fold() -> None:
     here, there = drawn(1, 0), drawn(1, 1)
     found, _ = calibrate([outcome(0, 0, here), outcome(0, 1, there)], PRIOR)
-    temperature = fit_temperature([[0.0, logit] for *_, logit in there], [label for _, label, _ in there], PRIOR)
-    expected = temperature.apply([[0.0, logit] for *_, logit in here])
+    chosen = choose_calibration([[0.0, logit] for *_, logit in there], [label for _, label, _ in there], PRIOR)
+    expected = chosen.calibration.apply([[0.0, logit] for *_, logit in here])
     np.testing.assert_allclose(found.by_patient.probabilities[found.folds == 0], expected)
 
 
@@ -70,6 +70,8 @@ def test_the_bundle_is_calibrated_on_the_first_repeat_alone() -> None:
     found, calibration = calibrate([*first, *second], PRIOR)
     _, alone = calibrate(first, PRIOR)
     assert calibration == alone
+    logits = [[0.0, logit] for fold in (0, 1) for *_, logit in drawn(3, fold)]
+    assert calibration.chosen == choose_calibration(logits, [i % 2 for i in range(20)] * 2, PRIOR)
     assert isinstance(calibration.conformal, ConformalThresholds)
     assert calibration.conformal.counts == (20, 20)
     assert len(found.by_patient.patients) == 80

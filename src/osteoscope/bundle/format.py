@@ -5,7 +5,8 @@ A bundle is a folder that stands alone::
     bundle.json             this manifest
     bundle.json.sha256      its hash, as sha256sum writes and checks it
     MODEL_CARD.md           the same for people
-    training_cases.json     pseudonyms and pixel hashes of the training cases, to refuse testing on them
+    training_cases.json     pseudonyms and pixel hashes of the training cases, and of those that the bundle was
+                            recalibrated on, to refuse testing on either
     members/0/planes.onnx   planes -> gate scores, pooled vectors, signed class maps
     members/0/head.onnx     scores, vectors, covariates -> logits, plane weights
     members/0/weights.safetensors
@@ -19,6 +20,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from osteoscope.config import NetworkConfig, PreparationConfig
+from osteoscope.evaluation.calibration import CalibrationMap, ChosenCalibration, Method
+from osteoscope.evaluation.conformal import ConformalThresholds, Refused
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
@@ -45,11 +48,34 @@ class Member(_Part):
 
 
 class Calibration(_Part):
-    """How logits become probabilities, and how that was found."""
+    """How logits become probabilities, and how that was found.
 
+    What a bundle of before there was a choice of methods lacks takes its default.
+    """
+
+    method: Method = "temperature"
     temperature: Annotated[float, Field(gt=0)]
+    bias: tuple[float, ...] | None = None
+    """Of each class, with sum 0; None for none."""
+    losses: dict[str, float] = {}
+    """Cross-validated log loss of each method, which the choice was made by; empty where there was no choice."""
     fitted_on: str
-    """What the temperature was fitted on, as a sentence."""
+    """What it was fitted on, as a sentence."""
+    prior_source: str = "The same share for every class."
+    """Where the class prior is from, as a sentence."""
+
+    @classmethod
+    def of(cls, chosen: ChosenCalibration, *, fitted_on: str, prior_source: str) -> Self:
+        """Note down a map and what its method was chosen by."""
+        found = chosen.calibration
+        return cls(
+            method=found.method,
+            temperature=found.temperature,
+            bias=found.bias if found.method == "affine" else None,
+            losses={str(method): loss for method, loss in chosen.losses.items()},
+            fitted_on=fitted_on,
+            prior_source=prior_source,
+        )
 
 
 class Verdicts(_Part):
@@ -62,6 +88,19 @@ class Verdicts(_Part):
     """Calibration cases of each class."""
     refused: str | None
     """Why there are no thresholds."""
+
+    @classmethod
+    def of(cls, conformal: ConformalThresholds | Refused, *, level: float) -> Self:
+        """Note down thresholds, or why there are none at this level."""
+        if isinstance(conformal, Refused):
+            return cls(level=level, thresholds=None, counts=None, refused=conformal.reason)
+        return cls(level=level, thresholds=conformal.thresholds, counts=conformal.counts, refused=None)
+
+    def conformal(self) -> ConformalThresholds | Refused:
+        """Give the thresholds, or why there are none."""
+        if self.thresholds is None or self.counts is None:
+            return Refused(reason=self.refused or "no thresholds")
+        return ConformalThresholds(level=self.level, thresholds=self.thresholds, counts=self.counts)
 
 
 class Training(_Part):
@@ -76,6 +115,27 @@ class Training(_Part):
     guessed_patients: bool
     seed: int
     versions: dict[str, str]
+
+
+class Recalibration(_Part):
+    """One step in a bundle's lineage: the networks stayed as they were, their probabilities and verdicts did not."""
+
+    action: Literal["recalibrated"] = "recalibrated"
+    osteoscope: str
+    parent_sha256: str
+    """Of the parent's manifest, ``bundle.json``."""
+    cohort_fingerprint: str
+    source: str
+    patients: dict[str, int]
+    """Of each class, by slug."""
+    images: int
+    prior_from: dict[str, float]
+    prior_to: dict[str, float]
+    fitted: bool
+    """Whether a calibration was fitted; otherwise the parent's was kept, and only the prior changed."""
+    figures: dict[str, dict[str, Any]]
+    """On these patients, by name: ``before`` (the parent as it was), ``prior_only`` (the parent under the new prior)
+    and ``after``; the latter two cross-fitted, so that no patient had a say in the own probabilities."""
 
 
 class Manifest(_Part):
@@ -100,7 +160,9 @@ class Manifest(_Part):
     intended_use: str
     training: Training
     performance: dict[str, Any]
-    """Out-of-fold figures by patient, with their intervals."""
+    """Out-of-fold figures by patient, with their intervals, as they were before any recalibration."""
+    lineage: tuple[Recalibration, ...] = ()
+    """What was done to the bundle since it was trained, in order."""
     files: dict[str, str]
     """SHA-256 of every other file but the manifest's own hash, by its path in the bundle."""
 
@@ -109,4 +171,16 @@ class Manifest(_Part):
         if not len(self.classes) == len(self.slugs) == len(self.prior) or set(self.prior) != set(self.slugs):
             msg = "classes, slugs and prior are not of the same classes"
             raise ValueError(msg)
+        # Raises ValueError where the values are not those of a map.
+        self.calibration_map()
         return self
+
+    def calibration_map(self) -> CalibrationMap:
+        """Give the map from logits, in the order of the classes, to probabilities under the stated prior."""
+        found = self.calibration
+        return CalibrationMap(
+            method=found.method,
+            temperature=found.temperature,
+            bias=(0.0,) * len(self.slugs) if found.bias is None else found.bias,
+            prior=tuple(self.prior[slug] for slug in self.slugs),
+        )

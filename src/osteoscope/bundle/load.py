@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
@@ -13,7 +13,10 @@ from osteoscope.errors import BundleError
 from osteoscope.storage import sha256_of_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from osteoscope.cohort.table import Case
 
 _COPY_AGAIN = "copy the bundle again from where it was made"
 
@@ -27,11 +30,26 @@ class Bundle:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingCases:
-    """What a bundle has seen in training."""
+class SeenCases:
+    """What a bundle has seen, in training or when it was recalibrated."""
 
-    patients: frozenset[str]
-    pixels: frozenset[str]
+    patients: frozenset[str] = frozenset()
+    """Pseudonyms."""
+    pixels: frozenset[str] = frozenset()
+    """Hashes of decoded images."""
+
+    @classmethod
+    def of(cls, cases: Iterable[Case]) -> Self:
+        """Gather the patients and pixels of some cases."""
+        listed = list(cases)
+        return cls(
+            patients=frozenset(case.patient for case in listed),
+            pixels=frozenset(image.pixel_sha256 for case in listed for image in case.images),
+        )
+
+    def joined(self, other: SeenCases) -> SeenCases:
+        """Give what either holds."""
+        return SeenCases(patients=self.patients | other.patients, pixels=self.pixels | other.pixels)
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -61,17 +79,30 @@ def load_bundle(folder: Path) -> Bundle:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"is damaged at {where}: {first['msg']}", path=manifest_path, remedy=_COPY_AGAIN) from error
+        where = f" at {'.'.join(map(str, first['loc']))}" if first["loc"] else ""
+        raise BundleError(f"is damaged{where}: {first['msg']}", path=manifest_path, remedy=_COPY_AGAIN) from error
     _verify_manifest(folder)
     _verify_files(folder, manifest)
     return Bundle(folder=folder, manifest=manifest)
 
 
-def read_training_cases(bundle: Bundle) -> TrainingCases:
+def read_training_cases(bundle: Bundle) -> SeenCases:
     """Read which patients and pixels the bundle was trained on."""
-    content = json.loads((bundle.folder / TRAINING_CASES).read_text(encoding="utf-8"))
-    return TrainingCases(patients=frozenset(content["patients"]), pixels=frozenset(content["pixels"]))
+    return _seen(_training_cases(bundle))
+
+
+def read_recalibration_cases(bundle: Bundle) -> SeenCases:
+    """Read which patients and pixels the bundle was recalibrated on; empty where it never was."""
+    return _seen(_training_cases(bundle).get("recalibration", {"patients": [], "pixels": []}))
+
+
+def _training_cases(bundle: Bundle) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((bundle.folder / TRAINING_CASES).read_text(encoding="utf-8"))
+    return content
+
+
+def _seen(content: dict[str, Any]) -> SeenCases:
+    return SeenCases(patients=frozenset(content["patients"]), pixels=frozenset(content["pixels"]))
 
 
 def _verify_manifest(folder: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from osteoscope.bundle.format import Manifest
+    from collections.abc import Mapping
+
+    from osteoscope.bundle.format import Manifest, Recalibration
 
 _ROI_SENTENCES = {
     "none": "The whole image is read; nobody has to mark the lesion.",
@@ -13,16 +15,22 @@ _ROI_SENTENCES = {
     "outline": "The square round the lesion's outline is read: somebody has to mark the lesion first.",
 }
 
+_METHODS = {
+    "none": "the network's own logits.",
+    "temperature": "a temperature.",
+    "affine": "a temperature and a bias for each class.",
+}
+_BEFORE = (
+    " Probabilities and verdicts were recalibrated since, so what depends on them (Brier score, calibration, decided "
+    "cases) was another; see the lineage."
+)
+_MOMENTS = {"before": "before", "prior_only": "with the new prior alone", "after": "after"}
+
 
 def model_card(manifest: Manifest) -> str:
     """Write a bundle's model card as Markdown."""
     training = manifest.training
-    patients = ", ".join(
-        f"{training.patients[slug]} {name}" for slug, name in zip(manifest.slugs, manifest.classes, strict=True)
-    )
-    prior = ", ".join(
-        f"{name} {manifest.prior[slug]:.0%}" for slug, name in zip(manifest.slugs, manifest.classes, strict=True)
-    )
+    patients = _counted(manifest, training.patients)
     guessed = " Patients were guessed, since the source gives no identifiers." if training.guessed_patients else ""
     verdicts = manifest.verdicts
     verdict_line = (
@@ -35,7 +43,7 @@ def model_card(manifest: Manifest) -> str:
 
 ## What it is
 {len(manifest.members)} networks ({manifest.network.trunk}, {manifest.preparation.size} px) that tell {_listed(manifest.classes)} apart on
-{_listed(manifest.modalities)} images. Their mean logit, divided by a temperature of {manifest.calibration.temperature:.3f}, gives the probabilities.
+{_listed(manifest.modalities)} images. Their mean logit, {_calibrated(manifest)}, gives the probabilities.
 Made with Osteoscope {manifest.osteoscope}.
 
 ## What it is for
@@ -49,16 +57,18 @@ Provenance: {manifest.provenance}. {_ROI_SENTENCES[manifest.preparation.roi]}
 Cohort fingerprint `{training.cohort_fingerprint}`, settings fingerprint `{training.config_fingerprint}`, seed {training.seed}.
 
 ## What its answer means
-Probabilities assume these shares of the classes before the image is read: {prior}.
-{manifest.calibration.fitted_on} {verdict_line}
+Probabilities assume these shares of the classes before the image is read: {_shares(manifest, manifest.prior)}.
+{manifest.calibration.prior_source} Where the classes are mixed otherwise, restate it: `osteoscope recalibrate`.
+
+Calibration: {_method(manifest)} {manifest.calibration.fitted_on} {verdict_line}
 
 ## How well it does
-Out-of-fold, by patient, on the training cohort (95 % intervals); the fitted bundle was not measured by this, the procedure was.
+Out-of-fold, by patient, on the training cohort (95 % intervals); the fitted bundle was not measured by this, the procedure was.{_BEFORE if manifest.lineage else ""}
 
 | figure | value |
 |---|---|
 {_performance_rows(manifest.performance)}
-
+{_lineage(manifest)}
 ## What it cannot do
 - It knows {_listed(manifest.classes)} and nothing else: any other diagnosis gets one of these names, or none.
 - Figures hold for images like those of the training cohort. Measure it on your own cases with `osteoscope evaluate` first.
@@ -68,6 +78,61 @@ Out-of-fold, by patient, on the training cohort (95 % intervals); the fitted bun
 
 def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names)
+
+
+def _counted(manifest: Manifest, patients: Mapping[str, int]) -> str:
+    return ", ".join(f"{patients[slug]} {name}" for slug, name in zip(manifest.slugs, manifest.classes, strict=True))
+
+
+def _shares(manifest: Manifest, prior: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {prior[slug]:.0%}" for slug, name in zip(manifest.slugs, manifest.classes, strict=True))
+
+
+def _calibrated(manifest: Manifest) -> str:
+    """Say what is done to the logit before it becomes a probability."""
+    found = manifest.calibration
+    if found.method == "none":
+        return "as it is"
+    divided = f"divided by a temperature of {found.temperature:.3f}"
+    if found.bias is None:
+        return divided
+    bias = ", ".join(f"{name} {value:+.3f}" for name, value in zip(manifest.classes, found.bias, strict=True))
+    return f"{divided} and shifted by a bias for each class ({bias})"
+
+
+def _method(manifest: Manifest) -> str:
+    losses = manifest.calibration.losses
+    if not losses:
+        return _METHODS[manifest.calibration.method]
+    tried = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+    return f"{_METHODS[manifest.calibration.method]} Chosen by cross-validation on the same cases (log loss: {tried})."
+
+
+def _lineage(manifest: Manifest) -> str:
+    if not manifest.lineage:
+        return ""
+    steps = "\n".join(_step(manifest, number, step) for number, step in enumerate(manifest.lineage, 1))
+    return f"\n## Lineage\nThe networks are those that were trained; not a byte of them has changed since.\n{steps}"
+
+
+def _step(manifest: Manifest, number: int, step: Recalibration) -> str:
+    what = "Calibration and prior" if step.fitted else "The prior alone"
+    names = list(step.figures["before"])
+    rows = "\n".join(
+        f"| {_MOMENTS[moment]} | {' | '.join(_figure(figures[name]) for name in names)} |"
+        for moment, figures in step.figures.items()
+    )
+    return f"""
+{number}. {what}, from {_counted(manifest, step.patients)} patients, {step.images} images ({step.source}), with Osteoscope {step.osteoscope}.
+Prior: {_shares(manifest, step.prior_from)} before, {_shares(manifest, step.prior_to)} after.
+Parent manifest `{step.parent_sha256}`, cohort fingerprint `{step.cohort_fingerprint}`.
+
+On these patients (95 % intervals); every figure but that of the parent is cross-fitted, so that no patient had a say in the own probabilities:
+
+| | {" | ".join(name.replace("_", " ") for name in names)} |
+|---|{"---|" * len(names)}
+{rows}
+"""
 
 
 def _performance_rows(performance: dict[str, Any]) -> str:

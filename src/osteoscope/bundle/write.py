@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from osteoscope.bundle.format import (
     HEAD_GRAPH,
@@ -23,11 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from osteoscope.bundle.load import TrainingCases
+    from osteoscope.bundle.load import SeenCases
 
 
 def write_bundle(
-    manifest: Manifest, target: Path, *, member_folders: Sequence[Path], training_cases: TrainingCases
+    manifest: Manifest,
+    target: Path,
+    *,
+    member_folders: Sequence[Path],
+    training_cases: SeenCases,
+    recalibration_cases: SeenCases | None = None,
 ) -> None:
     """Write a bundle whole or not at all.
 
@@ -41,6 +46,8 @@ def write_bundle(
         For each member, the folder of its graphs and weights.
     training_cases
         What the members were trained on.
+    recalibration_cases
+        What the bundle was recalibrated on, in any step of its lineage.
 
     Raises
     ------
@@ -54,10 +61,16 @@ def write_bundle(
             (folder / member.folder).mkdir(parents=True)
             for name in (PLANES_GRAPH, HEAD_GRAPH, WEIGHTS):
                 shutil.copyfile(source / name, folder / member.folder / name)
-        cases = {"patients": sorted(training_cases.patients), "pixels": sorted(training_cases.pixels)}
-        write_json(folder / TRAINING_CASES, cases)
+        seen: dict[str, Any] = _listed(training_cases)
+        if recalibration_cases is not None:
+            seen["recalibration"] = _listed(recalibration_cases)
+        write_json(folder / TRAINING_CASES, seen)
         write_text(folder / MODEL_CARD, model_card(manifest))
         files = {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in sorted(folder.rglob("*.*"))}
         complete = manifest.model_copy(update={"files": files})
         write_json(folder / MANIFEST, json.loads(complete.model_dump_json(by_alias=True)))
         write_text(folder / MANIFEST_HASH, f"{sha256_of_file(folder / MANIFEST)}  {MANIFEST}\n")
+
+
+def _listed(seen: SeenCases) -> dict[str, list[str]]:
+    return {"patients": sorted(seen.patients), "pixels": sorted(seen.pixels)}

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from osteoscope.cohort.covariates import CovariateEncoder
-from osteoscope.evaluation.calibration import Temperature
-from osteoscope.evaluation.conformal import ConformalThresholds, Refused
+from osteoscope.evaluation.conformal import Refused
 from osteoscope.inference.engine import MemberEngine
 from osteoscope.inference.predict import Member, predict_case, prepare_case
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from osteoscope.bundle.load import Bundle
     from osteoscope.cohort.table import Case
     from osteoscope.config import PreparationConfig
+    from osteoscope.evaluation.calibration import CalibrationMap
+    from osteoscope.evaluation.conformal import ConformalThresholds
     from osteoscope.inference.prediction import ExplainedCase
 
 
@@ -28,7 +29,7 @@ class Predictor:
 
     members: tuple[Member, ...]
     preparation: PreparationConfig
-    temperature: Temperature
+    calibration: CalibrationMap
     conformal: ConformalThresholds | Refused
 
     def explain(self, case: Case) -> ExplainedCase:
@@ -71,16 +72,11 @@ def load_predictor(
         )
         for member in manifest.members
     )
-    verdicts = manifest.verdicts
     return Predictor(
         members=members,
         preparation=preparation or manifest.preparation,
-        temperature=Temperature(
-            temperature=manifest.calibration.temperature, prior=tuple(manifest.prior[slug] for slug in manifest.slugs)
-        ),
-        conformal=Refused(reason=verdicts.refused or "no thresholds")
-        if verdicts.thresholds is None or verdicts.counts is None
-        else ConformalThresholds(level=verdicts.level, thresholds=verdicts.thresholds, counts=verdicts.counts),
+        calibration=manifest.calibration_map(),
+        conformal=manifest.verdicts.conformal(),
     )
 
 

@@ -12,6 +12,8 @@ from osteoscope.imaging.prepare import Square
 from osteoscope.inference.evidence import evidence_on_image
 from osteoscope.inference.predict import read_pixels
 from osteoscope.report.content import (
+    Accepted,
+    AuditTables,
     CaseContent,
     CaseImageContent,
     ClassSummary,
@@ -20,6 +22,7 @@ from osteoscope.report.content import (
     LeftOut,
     LocalisationRow,
     Participants,
+    Witness,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from osteoscope.cohort.audit import Audit, Settled
     from osteoscope.cohort.audit import Finding as AuditFinding
     from osteoscope.cohort.table import Case, Cohort
     from osteoscope.inference.prediction import ExplainedCase
@@ -84,7 +88,30 @@ def _counted(values: pd.Series[Any]) -> dict[str, int]:
 
 def findings(found: Sequence[AuditFinding]) -> tuple[Finding, ...]:
     """Read the audit's findings as the report's rows."""
-    return tuple(Finding(kind=f.kind, severity=f.severity, cases=f.cases, message=f.message) for f in found)
+    return tuple(
+        Finding(kind=f.kind, severity=f.severity, cases=f.cases, message=f.message, remedy=f.remedy) for f in found
+    )
+
+
+def accepted_findings(settled: Settled) -> tuple[Accepted, ...]:
+    """Gather what was accepted by kind, in the order in which it was found."""
+    by_kind: dict[tuple[str, str], list[AuditFinding]] = {}
+    for finding, because in settled.accepted:
+        by_kind.setdefault((finding.kind, because), []).append(finding)
+    return tuple(
+        Accepted(kind=kind, because=because, findings=findings(found)) for (kind, because), found in by_kind.items()
+    )
+
+
+def audit_tables(audit: Audit) -> AuditTables:
+    """Read what the audit measured as the report's tables."""
+    return AuditTables(
+        shortcuts=tuple(
+            Witness(sees=witness.sees, auc=witness.auc.to_json(), apart=witness.apart)
+            for witness in audit.alone.values()
+        ),
+        by_class=audit.tables.to_json(),
+    )
 
 
 def fold_counts(proof: Mapping[str, Any]) -> tuple[FoldCounts, ...]:

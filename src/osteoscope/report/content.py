@@ -103,6 +103,40 @@ class Finding:
     """``block``, ``warn`` or ``note``; any other word is shown as it is."""
     cases: tuple[str, ...]
     message: str
+    remedy: str = ""
+    """What to do about it; empty where nothing need be done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A kind of finding that somebody accepted, so that the study went on in spite of it."""
+
+    kind: str
+    because: str
+    """The reason that was given."""
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Witness:
+    """How far one thing alone gives the label away, whatever the pictures show."""
+
+    sees: str
+    """What was seen: picture geometry, file properties, age and sex, …"""
+    auc: Figure
+    apart: str = ""
+    """Which classes it tells apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditTables:
+    """What the audit measured."""
+
+    shortcuts: tuple[Witness, ...] = ()
+    """Models that see how a picture was made, or the patient's clinical data, and nothing else."""
+    by_class: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """By column, class name and value: patients. ``age`` holds ``known``, ``missing``, ``least``, ``quartiles`` (three)
+    and ``greatest`` instead, in years."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +193,9 @@ class StudyContent:
     participants: Participants | None = None
     folds: tuple[FoldCounts, ...] = ()
     findings: tuple[Finding, ...] = ()
+    accepted: tuple[Accepted, ...] = ()
+    """Blocking findings that the study went on with: they stand above all else."""
+    audit_tables: AuditTables = field(default_factory=AuditTables)
     settings: Mapping[str, object] = field(default_factory=dict)
     """Preparation, network and training; a dot in a name parts the group from the setting."""
     provenance: Mapping[str, object] = field(default_factory=dict)

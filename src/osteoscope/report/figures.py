@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from osteoscope.report.wording import estimate_text
 
@@ -40,6 +40,8 @@ _MARKERS = "osD^vP"
 _INK, _MUTED, _HAIRLINE = "#16202a", "#5b6772", "#d5dce2"
 _SIDE = 4.1
 """Inches of a plot's width: on a phone's 350 pixels its 10-point text is then some 12 pixels high."""
+_SMALL = 2.9
+"""Inches of the width of a plot that stands among several like it."""
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _MUTED,
     "axes.labelcolor": _INK,
@@ -196,6 +198,76 @@ def reliability_svg(bins: Sequence[Figure], *, name: str, index: int = 0) -> str
             f"predicted {one['predicted']:.2f}, observed {one['observed']:.2f}, n {one['n']}" for one in filled
         )
         return plot.svg(f"Reliability diagram of {name}. {spoken}.")
+
+
+def decision_svg(curve: Metrics, *, thresholds: Sequence[float], name: str, index: int = 0) -> str:
+    """Plot what it is worth to call one class at each threshold, beside calling everyone and calling no one.
+
+    Parameters
+    ----------
+    curve
+        Mapping with ``net_benefit``, ``low``, ``high`` and ``treat_all``, lists over the thresholds; an end that is
+        None is left out of the band.
+    thresholds
+        In (0, 1), ascending.
+    name
+        The class.
+    index
+        Its place among the classes, which gives the colour.
+    """
+    values = np.array(curve["net_benefit"], dtype=float)
+    low, high = (np.array(curve[end], dtype=float) for end in ("low", "high"))
+    top = max(0.0, float(np.nanmax([*values, *high, curve["treat_all"][0]])))
+    colour = PALETTE[index % len(PALETTE)]
+    with _plot(f"decision-{index}") as plot:
+        axes = plot.axes()
+        axes.fill_between(thresholds, low, high, color=colour, alpha=0.18, linewidth=0)
+        plot.keyed(*axes.plot(thresholds, curve["treat_all"], color=_MUTED, linewidth=1.2, linestyle=(0, (6, 2))),
+                   text="call everyone")  # fmt: skip
+        plot.keyed(axes.axhline(0, color=_INK, linewidth=1, linestyle=(0, (1, 1))), text="call no one")
+        plot.keyed(
+            *axes.plot(thresholds, values, color=colour, linewidth=1.8), text="call by the model, with 95 % band"
+        )
+        axes.set(xlim=(0, 1), ylim=(-0.25 * top - 0.01, 1.08 * top + 0.01), ylabel="net benefit per patient")
+        axes.set_xlabel(textwrap.fill(f"threshold on the probability of {name}", 42))
+        axes.grid(visible=True)
+        plot.legend()
+        better = (values > np.array(curve["treat_all"])) & (values > 0)
+        inside = np.asarray(thresholds)[better]
+        best = f"best at thresholds of {inside[0]:.2f} to {inside[-1]:.2f}" if inside.size else "best at no threshold"
+        return plot.svg(f"Decision curve of {name}: calling by the model is {best}.")
+
+
+def robustness_svg(points: Sequence[Metrics], *, name: str, floor: float = 0.4) -> str:
+    """Plot the AUC against the strength of one disturbance, with 95 % intervals as a band.
+
+    Parameters
+    ----------
+    points
+        Mappings with ``strength``, ``unit`` and ``auc``; points without an AUC are passed over.
+    name
+        The disturbance.
+    floor
+        Lower end of the AUC's axis, the same for all plots that stand side by side.
+    """
+    known = sorted(
+        (one for one in points if one["auc"].get("value") is not None), key=lambda one: float(one["strength"])
+    )
+    strength, value = [one["strength"] for one in known], [one["auc"]["value"] for one in known]
+    low, high = (np.array([one["auc"].get(end) for one in known], dtype=float) for end in ("low", "high"))
+    unit = next((str(one["unit"]) for one in known if one.get("unit")), "")
+    with _plot(f"robustness-{name}", width=_SMALL, height=0.8 * _SMALL) as plot:
+        axes = plot.axes()
+        axes.axhline(0.5, color=_MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.fill_between(strength, low, high, color=PALETTE[0], alpha=0.18, linewidth=0)
+        axes.plot(strength, value, color=PALETTE[0], marker="o", markersize=4, linewidth=1.6, clip_on=False)
+        axes.set(ylim=(floor, 1), ylabel="AUC")
+        axes.set_xlabel(textwrap.fill(f"{name} ({unit})" if unit else name, 32))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MultipleLocator(0.2))
+        axes.grid(visible=True)
+        spoken = "; ".join(f"{one['strength']:g}: {estimate_text(one['auc'])}" for one in known)
+        return plot.svg(f"AUC against the strength of {name}. {spoken}.")
 
 
 def history_svg(history: Sequence[Mapping[str, float | None]], *, quantity: str, label: str) -> str:
@@ -362,6 +434,10 @@ class _Plot:
         """Draw a class's curve; in steps, each point's height holds back to the point before it."""
         place, style = index % len(PALETTE), "steps-pre" if steps else "default"
         (handle,) = axes.plot(x, y, color=PALETTE[place], linestyle=_DASHES[place], linewidth=1.8, drawstyle=style)
+        self.keyed(handle, text=text)
+
+    def keyed(self, handle: Artist, *, text: str) -> None:
+        """Let the legend say what a line is."""
         self._handles.append(handle)
         self._texts.append(text)
 

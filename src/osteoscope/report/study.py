@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from osteoscope.report import figures
 from osteoscope.report.figures import ForestRow
 from osteoscope.report.pages import data_uri, inline, listed, render
-from osteoscope.report.wording import share_text
+from osteoscope.report.wording import DASH, share_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from markupsafe import Markup
 
-    from osteoscope.report.content import CaseLink, Metrics, StudyContent
+    from osteoscope.report.content import CaseLink, Figure, Metrics, StudyContent
 
 _KINDS = {
     "run": "Out-of-fold figures of a training: every patient was judged by a model that never saw that patient.",
@@ -37,6 +38,8 @@ class _Quantity:
     meaning: str
     percent: bool = False
     undefined: str = "there is no case"
+    optional: bool = False
+    """Whether it has no line where it was not measured."""
 
 
 _OVERALL = (
@@ -45,6 +48,13 @@ _OVERALL = (
         name="AUC",
         meaning="chance that two cases of different classes are ranked rightly; 0.5 is guessing",
         undefined="it takes cases of every class",
+    ),
+    _Quantity(
+        key="auc_delong",
+        name="AUC, by DeLong",
+        meaning="the same AUC with DeLong's interval, on the logit scale",
+        undefined="it takes cases of every class",
+        optional=True,
     ),
     _Quantity(key="accuracy", name="Accuracy", meaning="share in which the highest probability is right", percent=True),
     _Quantity(
@@ -67,6 +77,13 @@ _OVERALL = (
 )
 _CALIBRATION = (
     _Quantity(key="brier", name="Brier score", meaning="mean squared error of the probabilities; less is better"),
+    _Quantity(
+        key="brier_parts",
+        name="Parts of the Brier score",
+        meaning="reliability: distance from what came, 0 is ideal; resolution: how far cases are told apart, more is "
+        "better; uncertainty: what the class shares alone would score. Less what chance adds (Ferro and Fricker 2012)",
+        optional=True,
+    ),
     _Quantity(key="brier_prior", name="Brier score of the prior", meaning="what that prior alone would reach"),
     _Quantity(key="log_loss", name="Log loss", meaning="punishes confident errors; less is better"),
     _Quantity(
@@ -137,22 +154,29 @@ def study_html(content: StudyContent) -> str:
         If classes and slugs differ in number, or a case does not have one probability a class.
     """
     _check(content)
+    levels, calibration_levels = _levels(content.metrics), _calibration_levels(content.metrics)
     return render(
         "study.html.j2",
         content=content,
         metrics=content.metrics,
         patient=content.metrics["patient"],
-        levels=_levels(content.metrics),
-        calibration_levels=_calibration_levels(content.metrics),
+        levels=levels,
+        calibration_levels=calibration_levels,
         kind=_KINDS[content.kind],
         region=_REGIONS.get(content.metrics.get("roi", "none"), ""),
         prior=_prior_sentence(content),
         headline=[_QUANTITIES[key] for key in _HEADLINE],
-        overall=_OVERALL,
-        calibration=_CALIBRATION,
+        overall=_measured(_OVERALL, levels),
+        calibration=_measured(_CALIBRATION, calibration_levels),
         by_class=_BY_CLASS,
         beside_quantities=[_QUANTITIES[key] for key in _BESIDE],
         beside=list(_beside_rows(content)),
+        coarsest=content.metrics.get("coarsest_grouping"),
+        decision=content.metrics["patient"].get("decision"),
+        points=_decision_rows(content),
+        subgroups=(content.metrics.get("subgroups") or {}).get("groupings") or {},
+        power=content.metrics.get("power"),
+        confounders=_confounder_rows(content),
         plots=_plots(content),
         settings=_grouped(content.settings),
         cases=[_case_row(case, content.classes) for case in _worst_first(content)],
@@ -166,7 +190,9 @@ class _Plots:
 
     discrimination: tuple[tuple[str, Markup], ...]
     reliability: tuple[Markup, ...]
+    decision: tuple[Markup, ...]
     forest: Markup | None
+    robustness: tuple[Markup, ...]
     history: tuple[Markup, ...]
 
 
@@ -174,7 +200,9 @@ def _plots(content: StudyContent) -> _Plots:
     return _Plots(
         discrimination=tuple(_discrimination_plots(content)),
         reliability=tuple(_reliability_plots(content)),
+        decision=tuple(_decision_plots(content)),
         forest=_forest_plot(content),
+        robustness=tuple(_robustness_plots(content.metrics.get("robustness") or {})),
         history=tuple(_history_plots(content.history)),
     )
 
@@ -212,11 +240,36 @@ def _reliability_plots(content: StudyContent) -> Iterator[Markup]:
             yield inline(figures.reliability_svg(reliability[slug], name=name, index=index))
 
 
+def _decision_plots(content: StudyContent) -> Iterator[Markup]:
+    """Draw each class: a decision to call one is another decision than to call the other."""
+    decision = content.metrics["patient"].get("decision") or {}
+    curves = decision.get("curves") or {}
+    for index, (name, slug) in enumerate(zip(content.classes, content.slugs, strict=True)):
+        if slug in curves:
+            yield inline(figures.decision_svg(curves[slug], thresholds=decision["thresholds"], name=name, index=index))
+
+
+def _robustness_plots(robustness: Mapping[str, Any]) -> Iterator[Markup]:
+    """Draw each disturbance, all with one axis of the AUC."""
+    disturbances: Mapping[str, Sequence[Metrics]] = robustness.get("disturbances") or {}
+    ends = [
+        end
+        for points in disturbances.values()
+        for point in points
+        for end in (point["auc"].get("low"), point["auc"].get("value"))
+        if end is not None
+    ]
+    floor = min(0.4, math.floor(10 * min(ends, default=1.0)) / 10)
+    for name, points in disturbances.items():
+        if any(point["auc"].get("value") is not None for point in points):
+            yield inline(figures.robustness_svg(points, name=name.replace("_", " "), floor=floor))
+
+
 def _forest_plot(content: StudyContent) -> Markup | None:
     rows = [
-        ForestRow(name=row["name"], figure=row["figures"]["auc"], is_model=row["is_model"])
+        ForestRow(name=row.name, figure=row.figures["auc"], is_model=row.is_model)
         for row in _beside_rows(content)
-        if row["figures"].get("auc") is not None
+        if row.figures.get("auc") is not None
     ]
     if len(rows) < 2:
         return None
@@ -248,16 +301,111 @@ def _calibration_levels(metrics: Metrics) -> list[tuple[str, Metrics]]:
     return [*named, ("by patient, restated to these patients' class shares", restated)] if restated else named
 
 
-def _beside_rows(content: StudyContent) -> Iterator[dict[str, Any]]:
+def _measured(quantities: Sequence[_Quantity], levels: Sequence[tuple[str, Metrics]]) -> list[_Quantity]:
+    """Leave out what is optional and in no level."""
+    return [one for one in quantities if not one.optional or any(level.get(one.key) for _, level in levels)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BesideRow:
+    """A predictor beside others."""
+
+    name: str
+    figures: Metrics
+    """By patient; empty where there are none."""
+    is_model: bool = False
+    difference: Figure | None = None
+    """The model's AUC less this one's, paired by patient."""
+    note: str = ""
+    missing: str = ""
+    """Why there are no figures."""
+
+
+def _beside_rows(content: StudyContent) -> Iterator[_BesideRow]:
     """Set the model first, then the other networks, then those baselines that are none of them."""
-    yield {"name": content.model_name, "is_model": True, "figures": content.metrics["patient"], "difference": None}
+    yield _BesideRow(name=content.model_name, figures=content.metrics["patient"], is_model=True)
     for other in content.beside:
-        row = {"name": other.name, "is_model": False, "figures": other.metrics["patient"]}
-        yield {**row, "difference": other.auc_difference}
+        yield _BesideRow(name=other.name, figures=other.metrics["patient"], difference=other.auc_difference)
     others = {other.name for other in content.beside}
     for name, baseline in (content.metrics.get("baselines") or {}).items():
         if name not in others:
-            yield {"name": name.replace("_", " "), "is_model": False, "figures": baseline, "difference": None}
+            yield _BesideRow(
+                name=name.replace("_", " "),
+                figures=baseline,
+                difference=baseline.get("auc_difference"),
+                note=baseline.get("note", ""),
+                missing=baseline.get("reason", ""),
+            )
+
+
+def _decision_rows(content: StudyContent) -> list[dict[str, Any]]:
+    """Say of each operating point which class is called, and by which rule."""
+    names = dict(zip(content.slugs, content.classes, strict=True))
+    points = (content.metrics["patient"].get("decision") or {}).get("operating_points") or ()
+    return [{"point": point, "name": names[point["class"]], "rule": _rule_text(point)} for point in points]
+
+
+def _rule_text(point: Mapping[str, Any]) -> str:
+    if point["rule"] == "sensitivity":
+        return f"sensitivity of {share_text(point['wanted'])} asked for"
+    false_alarm, missed = point["costs"]["false_positive"], point["costs"]["false_negative"]
+    if false_alarm == missed:
+        return "both errors cost the same"
+    if missed > false_alarm:
+        return f"a missed case costs {missed / false_alarm:.3g} false alarms"
+    return f"a false alarm costs {false_alarm / missed:.3g} missed cases"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Confounder:
+    """One column of the cohort, by class."""
+
+    column: str
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    """For each value its name and, for each class, how many patients have it."""
+
+
+def _confounder_rows(content: StudyContent) -> list[_Confounder]:
+    """Set the classes' patients beside each other, column by column; what is recorded of nobody is left out."""
+    table = content.audit_tables.by_class
+    found = [
+        _age_rows(of_class, content.classes) if column == "age" else _counted_rows(column, of_class, content.classes)
+        for column, of_class in table.items()
+    ]
+    return [one for one in found if one.rows]
+
+
+def _age_rows(of_class: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> _Confounder:
+    def text(name: str) -> str:
+        ages = of_class.get(name, {})
+        if not ages.get("known"):
+            return DASH
+        low, median, high = ages["quartiles"]
+        return f"{median:.0f} ({low:.0f}{DASH}{high:.0f}), from {ages['least']:.0f} to {ages['greatest']:.0f}"
+
+    missing = tuple(str(of_class.get(name, {}).get("missing", DASH)) for name in classes)
+    years = ("median (quartiles), range; years", tuple(text(name) for name in classes))
+    return _Confounder(column="age", rows=(years, ("not known", missing)))
+
+
+def _counted_rows(column: str, of_class: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> _Confounder:
+    """Count each value by class, with its share of the class."""
+    values = dict.fromkeys(value for name in classes for value in of_class.get(name, {}))
+    if set(values) <= {"not recorded"}:
+        return _Confounder(column=column, rows=())
+    totals = [sum(of_class.get(name, {}).values()) for name in classes]
+
+    def text(name: str, value: str, total: int) -> str:
+        count = of_class.get(name, {}).get(value, 0)
+        return f"{count} ({share_text(count / total)})" if total else DASH
+
+    return _Confounder(
+        column=column,
+        rows=tuple(
+            (value, tuple(text(name, value, total) for name, total in zip(classes, totals, strict=True)))
+            for value in values
+        ),
+    )
 
 
 def _prior_sentence(content: StudyContent) -> str:

@@ -85,6 +85,11 @@ def share_text(share: float) -> str:
     return f"{100 * share:.0f}{PERCENT}"
 
 
+def p_value_text(p_value: float) -> str:
+    """Write a p-value: ``0.043``, and ``< 0.001`` below that."""
+    return "<\u00a00.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
 def count_text(number: int) -> str:
     """Write a number of cases: ``2,598``."""
     return f"{number:,}"

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import osteoscope
 from osteoscope.bundle.format import Calibration, Manifest, Member, Training, Verdicts
-from osteoscope.bundle.load import TrainingCases
+from osteoscope.bundle.load import SeenCases
 from osteoscope.bundle.write import write_bundle
-from osteoscope.evaluation.conformal import ConformalThresholds
 from osteoscope.evaluation.found import EVIDENCE
 from osteoscope.training.outcome import CONFORMAL_LEVEL
 from osteoscope.training.run_folder import library_versions
@@ -51,7 +50,7 @@ def bundle_run(
         osteoscope=osteoscope.__version__,
         classes=cohort.classes,
         slugs=cohort.slugs,
-        prior=dict(zip(cohort.slugs, calibration.temperature.prior, strict=True)),
+        prior=dict(zip(cohort.slugs, calibration.chosen.calibration.prior, strict=True)),
         preparation=config.preparation,
         network=config.network,
         members=tuple(
@@ -62,11 +61,12 @@ def bundle_run(
             )
             for outcome in first
         ),
-        calibration=Calibration(
-            temperature=calibration.temperature.temperature,
-            fitted_on="The temperature was fitted on the out-of-fold predictions of single members.",
+        calibration=Calibration.of(
+            calibration.chosen,
+            fitted_on="It was fitted on the out-of-fold predictions of single members.",
+            prior_source="The same share for every class.",
         ),
-        verdicts=_verdicts(calibration),
+        verdicts=Verdicts.of(calibration.conformal, level=CONFORMAL_LEVEL),
         evidence_threshold=metrics["localisation"].get(EVIDENCE, {}).get("threshold"),
         modalities=tuple(sorted({image.modality for case in cases for image in case.images})),
         body_regions=tuple(sorted({site for case in cases for site in (case.site or "").split("+") if site})),
@@ -85,15 +85,6 @@ def bundle_run(
         performance={name: metrics["patient"][name] for name in _PERFORMANCE},
         files={},
     )
-    seen = TrainingCases(
-        patients=frozenset(case.patient for case in cases),
-        pixels=frozenset(image.pixel_sha256 for case in cases for image in case.images),
+    write_bundle(
+        manifest, target, member_folders=[o.member_folder() for o in first], training_cases=SeenCases.of(cases)
     )
-    write_bundle(manifest, target, member_folders=[o.member_folder() for o in first], training_cases=seen)
-
-
-def _verdicts(calibration: BundleCalibration) -> Verdicts:
-    found = calibration.conformal
-    if isinstance(found, ConformalThresholds):
-        return Verdicts(level=found.level, thresholds=found.thresholds, counts=found.counts, refused=None)
-    return Verdicts(level=CONFORMAL_LEVEL, thresholds=None, counts=None, refused=found.reason)

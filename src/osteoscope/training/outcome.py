@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from osteoscope.evaluation.calibration import Temperature, cross_fitted_temperatures, fit_temperature
+from osteoscope.evaluation.calibration import ChosenCalibration, choose_calibration, cross_fitted
 from osteoscope.evaluation.conformal import INDETERMINATE, ConformalThresholds, Refused
 from osteoscope.evaluation.conformal import fit as fit_conformal
 from osteoscope.evaluation.document import Predictions, predictions_csv
@@ -41,15 +41,15 @@ class OutOfFold:
 class BundleCalibration:
     """What the bundle's probabilities and verdicts rest on: the first repeat, whose networks it holds."""
 
-    temperature: Temperature
+    chosen: ChosenCalibration
     conformal: ConformalThresholds | Refused
 
 
 def calibrate(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...]) -> tuple[OutOfFold, BundleCalibration]:
     """Calibrate out-of-fold predictions, and find the bundle's calibration.
 
-    Temperature and conformal thresholds of a fold come from the other folds of its repeat, so no patient has a say in
-    the own probabilities; the bundle's come from all folds of the first repeat.
+    A fold's calibration, the choice of its method and its conformal thresholds come from the other folds of its repeat,
+    so no patient has a say in the own probabilities; the bundle's come from all folds of the first repeat.
 
     Parameters
     ----------
@@ -68,9 +68,9 @@ def calibrate(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...]) -> tupl
         image_folds=np.concatenate([part.image_folds for part in parts]),
     )
     rows = _rows([outcome for outcome in outcomes if outcome.repeat == repeats[0]])
-    temperature = fit_temperature(rows.logits, rows.labels, np.array(prior))
-    conformal = fit_conformal(temperature.apply(rows.logits), rows.labels, CONFORMAL_LEVEL)
-    return out_of_fold, BundleCalibration(temperature=temperature, conformal=conformal)
+    chosen = choose_calibration(rows.logits, rows.labels, prior)
+    conformal = fit_conformal(chosen.calibration.apply(rows.logits), rows.labels, CONFORMAL_LEVEL)
+    return out_of_fold, BundleCalibration(chosen=chosen, conformal=conformal)
 
 
 def oof_csv(out_of_fold: OutOfFold, slugs: Sequence[str]) -> str:
@@ -108,16 +108,19 @@ def _rows(outcomes: Sequence[FoldOutcome]) -> _Rows:
 
 def _calibrate_repeat(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...]) -> OutOfFold:
     rows = _rows(outcomes)
-    fitted = cross_fitted_temperatures(rows.logits, rows.labels, np.array(prior), folds=rows.folds)
+    fitted = cross_fitted(
+        rows.logits,
+        rows.labels,
+        folds=rows.folds,
+        fit=lambda logits, labels: choose_calibration(logits, labels, prior).calibration,
+    )
     verdicts = np.full(len(rows.labels), INDETERMINATE, dtype=np.int64)
     conformal_of = {}
     for fold in np.unique(rows.folds):
         here, others = rows.folds == fold, rows.folds != fold
-        # The thresholds are found on probabilities that the same temperature made.
-        temperature = fitted.temperatures[str(fold)]
-        conformal_of[int(fold)] = fit_conformal(
-            temperature.apply(rows.logits[others]), rows.labels[others], CONFORMAL_LEVEL
-        )
+        # The thresholds are found on probabilities that the same map made.
+        shares = fitted.maps[str(fold)].apply(rows.logits[others])
+        conformal_of[int(fold)] = fit_conformal(shares, rows.labels[others], CONFORMAL_LEVEL)
         verdicts[here] = verdicts_of(fitted.probabilities[here], conformal_of[int(fold)])
     owners = np.repeat(np.arange(len(rows.cases)), [len(case.images) for case in rows.cases])
     image_logits = np.array([image.logits for case in rows.cases for image in case.images])
@@ -126,7 +129,7 @@ def _calibrate_repeat(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...])
     image_verdicts = np.empty(len(owners), dtype=np.int64)
     for fold, conformal in conformal_of.items():
         here = image_folds == fold
-        image_probabilities[here] = fitted.temperatures[str(fold)].apply(image_logits[here])
+        image_probabilities[here] = fitted.maps[str(fold)].apply(image_logits[here])
         image_verdicts[here] = verdicts_of(image_probabilities[here], conformal)
     repeat = outcomes[0].repeat
     return OutOfFold(
