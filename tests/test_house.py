@@ -106,11 +106,19 @@ def test_the_using_half_loads_no_torch_and_no_tables() -> None:
 def test_the_public_names_are_the_intended_ones() -> None:
     assert osteoscope.__all__ == ["OsteoscopeError", "__version__"]
     assert workflow.__all__ == [
+        "AuditSummary",
         "CohortSummary",
+        "ComparisonSummary",
+        "RecalibrationSummary",
+        "RobustnessSummary",
         "StudySummary",
+        "audit_cohort",
         "cohort_from_btxrd",
         "cohort_from_table",
+        "compare",
         "evaluate",
+        "recalibrate",
+        "sweep_robustness",
         "train",
         "training_config",
     ]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from osteoscope.cli.cohort import Accept, Because, accepted_pairs
 from osteoscope.cli.terminal import counted, study_lines, summary
 
 
@@ -21,6 +22,8 @@ def evaluate(
             " Left out: as the bundle was trained."
         ),
     ] = None,
+    accept: Accept = None,
+    because: Because = None,
     images: Annotated[Path | None, typer.Option(help="Where the cohort's images lie, if they have moved.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the processor.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one machine-readable summary.")] = False,
@@ -31,7 +34,10 @@ def evaluate(
     """
     from osteoscope import workflow
 
+    accepted = accepted_pairs(accept, because)
     with counted("reading patients") as progress:
-        study = workflow.evaluate(bundle, cohort, output, roi=roi, threads=threads, images=images, progress=progress)
+        study = workflow.evaluate(
+            bundle, cohort, output, roi=roi, accept=accepted, threads=threads, images=images, progress=progress
+        )
     value = {"evaluation": str(study.folder), "report": str(study.report), "metrics": study.metrics}
     summary(value, [*study_lines(study.metrics), f"Report: {study.report}"], as_json=json)

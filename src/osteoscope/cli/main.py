@@ -10,7 +10,7 @@ import sys
 import typer
 
 import osteoscope
-from osteoscope.cli import cohort, evaluate, train
+from osteoscope.cli import cohort, compare, evaluate, recalibrate, robustness, train
 from osteoscope.errors import OsteoscopeError
 
 FAULT = 3
@@ -26,6 +26,9 @@ app = typer.Typer(
 app.add_typer(cohort.app, name="cohort")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("recalibrate")(recalibrate.recalibrate)
+app.command("robustness")(robustness.robustness)
 
 
 @app.command()

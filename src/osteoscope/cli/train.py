@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from osteoscope.cli.cohort import Accept, Because, accepted_pairs
 from osteoscope.cli.terminal import INTERRUPTED, log, study_lines, summary
 
 if TYPE_CHECKING:
@@ -65,13 +66,19 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="All settings from a TOML file, such as a run's config.toml; no preset then.")
     ] = None,
+    accept: Accept = None,
+    because: Because = None,
     images: Annotated[Path | None, typer.Option(help="Where the cohort's images lie, if they have moved.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the processor; a run goes on with the same.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one machine-readable summary.")] = False,
 ) -> None:
-    """Cross-validate a network on a cohort, and make a bundle and a report."""
+    """Cross-validate a network on a cohort, and make a bundle and a report.
+
+    The cohort is audited first; a finding that makes the result a lie stops unless it is accepted with a reason.
+    """
     from osteoscope import workflow
 
+    accepted = accepted_pairs(accept, because)
     settings = workflow.training_config(
         cohort,
         preset=preset,
@@ -86,7 +93,14 @@ def train(
     try:
         with _watcher(settings) as watcher:
             study = workflow.train(
-                cohort, output, config=settings, watcher=watcher, beside=beside or (), threads=threads, images=images
+                cohort,
+                output,
+                config=settings,
+                watcher=watcher,
+                beside=beside or (),
+                accept=accepted,
+                threads=threads,
+                images=images,
             )
     except KeyboardInterrupt:
         log("interrupted; the same command goes on where it stood")

@@ -3,17 +3,34 @@
 Nothing heavy is imported before it is needed, and nothing is printed: progress goes to watchers, results come back.
 """
 
-from osteoscope.workflow.cohorts import CohortSummary, cohort_from_btxrd, cohort_from_table
+from osteoscope.workflow.cohorts import (
+    AuditSummary,
+    CohortSummary,
+    audit_cohort,
+    cohort_from_btxrd,
+    cohort_from_table,
+)
+from osteoscope.workflow.comparing import ComparisonSummary, compare
 from osteoscope.workflow.evaluating import evaluate
+from osteoscope.workflow.recalibrating import RecalibrationSummary, recalibrate
+from osteoscope.workflow.robustness import RobustnessSummary, sweep_robustness
 from osteoscope.workflow.study import StudySummary
 from osteoscope.workflow.training import train, training_config
 
 __all__ = [
+    "AuditSummary",
     "CohortSummary",
+    "ComparisonSummary",
+    "RecalibrationSummary",
+    "RobustnessSummary",
     "StudySummary",
+    "audit_cohort",
     "cohort_from_btxrd",
     "cohort_from_table",
+    "compare",
     "evaluate",
+    "recalibrate",
+    "sweep_robustness",
     "train",
     "training_config",
 ]

@@ -7,25 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osteoscope.errors import CohortError, require
+from osteoscope.errors import require
 from osteoscope.workflow.study import (
     CASES_FOLDER,
     METRICS,
     REPORT,
+    Accept,
+    AuditedCohort,
     StudySummary,
+    audit_or_stop,
+    baseline_blocks,
     check_lesions,
     flat_settings,
     network_name,
     study_warnings,
     write_case_pages,
 )
+from osteoscope.workflow.unseen import check_classes, check_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from osteoscope.bundle.load import Bundle
-    from osteoscope.cohort.audit import Finding
     from osteoscope.cohort.table import Case, Cohort
     from osteoscope.config import PreparationConfig, RegionOfInterest
     from osteoscope.evaluation.document import Predictions
@@ -42,6 +46,7 @@ def evaluate(
     output: Path,
     *,
     roi: RegionOfInterest | None = None,
+    accept: Sequence[Accept] = (),
     threads: int | None = None,
     images: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -58,6 +63,8 @@ def evaluate(
         Where figures, predictions, report and case pages go; written whole or not at all.
     roi
         What is read of each image; None keeps to what the bundle was trained on.
+    accept
+        Kinds of the audit's findings to go on in spite of, each with the reason, which the report shows.
     threads
         Of the processor; None leaves the choice to onnxruntime.
     images
@@ -72,7 +79,6 @@ def evaluate(
     """
     require("pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "jinja2")
     from osteoscope.bundle.load import load_bundle
-    from osteoscope.cohort.audit import find_leaks, raise_if_blocked
     from osteoscope.cohort.table import cases as cases_of
     from osteoscope.cohort.table import read_cohort
     from osteoscope.inference.predictor import load_predictor
@@ -86,14 +92,13 @@ def evaluate(
     )
     bundle = load_bundle(bundle_folder)
     cohort = read_cohort(cohort_folder, images=images)
-    findings = find_leaks(cohort)
-    raise_if_blocked(findings)
-    _check_classes(bundle, cohort)
-    _check_unseen(bundle, cohort)
-    cases = cases_of(cohort)
+    check_classes(bundle, cohort)
+    check_unseen(bundle, cohort)
     preparation = bundle.manifest.preparation
     if roi is not None:
         preparation = preparation.model_copy(update={"roi": roi})
+    audited = audit_or_stop(cohort, roi=preparation.roi, folds=None, accept=accept)
+    cases = cases_of(cohort)
     check_lesions(cases, preparation.roi)
     predictor = load_predictor(bundle, preparation=preparation, threads=threads)
     explained = []
@@ -107,7 +112,7 @@ def evaluate(
         cases={case.patient: case for case in cases},
         explained=explained,
         predictor=predictor,
-        findings=findings,
+        audited=audited,
     )
     with folder_written_whole(output) as folder:
         metrics = _write(study, folder)
@@ -121,33 +126,17 @@ class _Evaluation:
     cases: dict[str, Case]
     explained: list[ExplainedCase]
     predictor: Predictor
-    findings: tuple[Finding, ...]
+    audited: AuditedCohort
 
     @property
     def preparation(self) -> PreparationConfig:
         return self.predictor.preparation
 
 
-def _check_classes(bundle: Bundle, cohort: Cohort) -> None:
-    """Refuse a cohort of other classes, or of the same in another order: label 0 would mean something else."""
-    if bundle.manifest.slugs != cohort.slugs:
-        raise CohortError(
-            f"the bundle tells {', '.join(bundle.manifest.classes)} apart, in this order; "
-            f"the cohort has {', '.join(cohort.classes)}",
-            remedy="make the cohort with the bundle's classes, in the same order",
-        )
-
-
-def _check_unseen(bundle: Bundle, cohort: Cohort) -> None:
-    """Refuse a cohort that shares a patient or the same pixels with the training cohort."""
-    from osteoscope.bundle.load import read_training_cases
-    from osteoscope.cohort.audit import raise_if_blocked, shared_with
-
-    seen = read_training_cases(bundle)
-    raise_if_blocked(shared_with(cohort, patients=seen.patients, pixels=seen.pixels))
-
-
 def _write(study: _Evaluation, folder: Path) -> dict[str, Any]:
+    from osteoscope.cohort.baselines import folds_within
+    from osteoscope.cohort.grouping import coarsest_groups
+    from osteoscope.cohort.subgroups import patient_groups
     from osteoscope.evaluation.document import StudyFacts, metrics_document, predictions_csv
     from osteoscope.evaluation.found import localisation_table
     from osteoscope.inference.lesions import lesion_views
@@ -170,7 +159,25 @@ def _write(study: _Evaluation, folder: Path) -> dict[str, Any]:
         for view in lesion_views(study.cases[case.prediction.patient], case, study.preparation, group="all")
     ]
     localisation = localisation_table(views, threshold=manifest.evidence_threshold)
-    metrics = metrics_document(facts, by_patient=by_patient, by_image=by_image, localisation=localisation)
+    cases = list(study.cases.values())
+    metrics = metrics_document(
+        facts,
+        by_patient=by_patient,
+        by_image=by_image,
+        localisation=localisation,
+        subgroups=patient_groups(cohort, cases),
+        coarsest_grouping=coarsest_groups(cohort),
+        baselines=baseline_blocks(
+            cohort,
+            folds_within(cases, cohort.classes, seed=facts.seed),
+            audited=study.audited,
+            model=by_patient,
+            facts=facts,
+            note="Cross-validated within these patients, so at home among them, which the bundle is not.",
+        ),
+        audit=[finding.to_json() for finding in study.audited.settled.open],
+        accepted=study.audited.accepted(),
+    )
     write_text(folder / PREDICTIONS, predictions_csv(by_patient, cohort.slugs, {}))
     write_text(folder / PREDICTIONS_IMAGES, predictions_csv(by_image, cohort.slugs, {"image": names}))
     write_json(folder / METRICS, metrics)
@@ -187,7 +194,7 @@ def _calibrated(study: _Evaluation) -> tuple[Predictions, Predictions, list[str]
     rows = [(case, image) for case in cases for image in case.images]
 
     def predictions(patients: Sequence[str], labels: Sequence[int | None], logits: Sequence[Any]) -> Predictions:
-        probabilities = study.predictor.temperature.apply(np.array(logits))
+        probabilities = study.predictor.calibration.apply(np.array(logits))
         return Predictions(
             patients=tuple(patients),
             labels=np.array(labels, dtype=np.int64),
@@ -232,7 +239,9 @@ def _report(study: _Evaluation, folder: Path, *, metrics: dict[str, Any], by_pat
         metrics=metrics,
         model_name=network_name(manifest.network),
         participants=assemble.participants(cohort),
-        findings=assemble.findings(study.findings),
+        findings=assemble.findings(study.audited.settled.open),
+        accepted=assemble.accepted_findings(study.audited.settled),
+        audit_tables=assemble.audit_tables(study.audited.audit),
         settings=flat_settings(preparation=study.preparation, network=manifest.network),
         provenance={
             "osteoscope": manifest.osteoscope,

@@ -12,12 +12,16 @@ import numpy as np
 from osteoscope.errors import CohortError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from osteoscope.cohort.audit import Audit, Settled
+    from osteoscope.cohort.split import Folds
     from osteoscope.cohort.table import Case, Cohort
     from osteoscope.config import NetworkConfig, PreparationConfig, RegionOfInterest
-    from osteoscope.evaluation.document import Predictions
+    from osteoscope.evaluation.document import Predictions, StudyFacts
     from osteoscope.inference.prediction import ExplainedCase
     from osteoscope.report.content import Beside, CaseLink
 
@@ -35,6 +39,110 @@ class StudySummary:
     report: Path
     metrics: dict[str, Any]
     """The content of ``metrics.json``."""
+
+
+Accept = tuple[str, str]
+"""A kind of finding to go on in spite of, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditedCohort:
+    """A cohort that nothing stops, and what was found and accepted on the way."""
+
+    audit: Audit
+    settled: Settled
+
+    def accepted(self) -> list[dict[str, Any]]:
+        """Give the accepted findings with their reasons, as ``metrics.json`` holds them."""
+        accepted: list[dict[str, Any]] = self.settled.to_json()["accepted"]
+        return accepted
+
+
+def audit_or_stop(
+    cohort: Cohort,
+    *,
+    roi: RegionOfInterest,
+    folds: int | None,
+    accept: Sequence[Accept],
+    progress: Callable[[int, int], None] | None = None,
+) -> AuditedCohort:
+    """Audit a cohort, and stop where a finding blocks that nobody has accepted.
+
+    Parameters
+    ----------
+    cohort
+        What is to be trained or measured on.
+    roi
+        What will be read of each image.
+    folds
+        Of the cross-validation; None where a finished bundle is evaluated.
+    accept
+        Kinds of findings to go on in spite of, each with the reason.
+    progress
+        Is told how many of how many images are seen.
+
+    Raises
+    ------
+    CohortError
+        If a finding blocks.
+    ConfigError
+        If a kind cannot be accepted, or no reason is given.
+    """
+    from osteoscope.cohort.audit import Accepted, audit, raise_if_blocked, settle
+
+    decided = [Accepted(kind=kind, because=because) for kind, because in accept]
+    found = audit(cohort, roi=roi, folds=folds, progress=progress)
+    settled = settle(found.findings, decided)
+    raise_if_blocked(settled.open)
+    return AuditedCohort(audit=found, settled=settled)
+
+
+def baseline_blocks(
+    cohort: Cohort, folds: Folds | None, *, audited: AuditedCohort, model: Predictions, facts: StudyFacts, note: str
+) -> dict[str, dict[str, Any]]:
+    """Judge what needs no network on the patients that the network was judged on.
+
+    Parameters
+    ----------
+    cohort
+        Where the patients are from.
+    folds
+        In which the baselines are predicted; None where there are too few patients for any.
+    audited
+        Knows what the images' borders look like.
+    model
+        The network's predictions by patient.
+    facts
+        Of the study.
+    note
+        In which folds the baselines were predicted, as a sentence.
+
+    Returns
+    -------
+    By name a block of `osteoscope.evaluation.document.baseline_block`, or ``{"reason"}``.
+    """
+    from osteoscope.cohort.baselines import baselines
+    from osteoscope.evaluation.document import Predictions, baseline_block
+
+    if folds is None:
+        return {"baselines": {"reason": "a class has fewer than two patients, too few to fit anything on"}}
+    blocks: dict[str, dict[str, Any]] = {}
+    label_of = dict(zip(model.patients, model.labels.tolist(), strict=True))
+    for baseline in baselines(cohort, folds, borders=audited.audit.borders):
+        if baseline.probabilities is None:
+            blocks[baseline.name] = {"reason": baseline.reason}
+            continue
+        repeats, patients, classes = baseline.probabilities.shape
+        probabilities = baseline.probabilities.reshape(-1, classes)
+        predictions = Predictions(
+            patients=baseline.patients * repeats,
+            labels=np.array([label_of[patient] for patient in baseline.patients] * repeats, dtype=np.int64),
+            repeats=np.repeat(np.arange(repeats), patients),
+            probabilities=probabilities,
+            verdicts=probabilities.argmax(axis=1).astype(np.int64),
+        )
+        blocks[baseline.name] = baseline_block(model, predictions, facts, note=note)
+    return blocks
 
 
 def write_case_pages(
@@ -162,23 +270,60 @@ def _read_other_run(folder: Path, slugs: Sequence[str]) -> OtherRun:
 
     try:
         metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        with (folder / OOF).open(newline="", encoding="utf-8") as stream:
-            probabilities = {
-                (row["patient"], int(row["repeat"])): [float(row[f"p_{slug}"]) for slug in slugs]
-                for row in csv.DictReader(stream)
-            }
         same_classes = metrics["slugs"] == list(slugs)
-        finite = bool(np.isfinite(list(probabilities.values())).all())
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"is not a finished run on these classes: {METRICS} and {OOF} cannot be read",
-            path=folder,
-            remedy="name the folder of a finished run",
-        ) from error
-    if not (same_classes and finite):
-        raise RunError("is a run on other classes, or damaged", path=folder, remedy="name the folder of another run")
+        raise not_a_run(folder, METRICS) from error
+    if not same_classes:
+        raise RunError("is a run on other classes", path=folder, remedy="name the folder of another run")
+    table = read_oof(folder / OOF, slugs)
     name = f"{network_name(read_config(folder / 'config.toml').network)} ({folder.resolve().name})"
-    return OtherRun(name=name, metrics=metrics, probabilities=probabilities)
+    return OtherRun(name=name, metrics=metrics, probabilities=table.probabilities)
+
+
+def not_a_run(folder: Path, file: str) -> RunError:
+    """Say that a folder is not a finished run, since a file of one cannot be read."""
+    return RunError(
+        f"is not a finished run on these classes: {file} cannot be read",
+        path=folder,
+        remedy="name the folder of a finished run",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OutOfFoldTable:
+    """Out-of-fold predictions of a finished run, by patient and repeat."""
+
+    labels: dict[tuple[str, int], int]
+    """Class indices."""
+    probabilities: dict[tuple[str, int], list[float]]
+    """One a class."""
+
+    def array(self, keys: Iterable[tuple[str, int]]) -> NDArray[np.float64]:
+        """Give the probabilities of some patients and repeats, shape (keys, classes)."""
+        return np.array([self.probabilities[key] for key in keys])
+
+
+def read_oof(path: Path, slugs: Sequence[str]) -> OutOfFoldTable:
+    """Read a run's out-of-fold predictions.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, is on other classes, or holds a number that is not finite.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        keys = [(row["patient"], int(row["repeat"])) for row in rows]
+        labels = [slugs.index(row["label"]) for row in rows]
+        probabilities = [[float(row[f"p_{slug}"]) for slug in slugs] for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise not_a_run(path.parent, path.name) from error
+    if not rows or len(set(keys)) < len(keys) or not np.isfinite(probabilities).all():
+        raise RunError("is damaged", path=path, remedy="run the same osteoscope train again to write it anew")
+    return OutOfFoldTable(
+        labels=dict(zip(keys, labels, strict=True)), probabilities=dict(zip(keys, probabilities, strict=True))
+    )
 
 
 def check_lesions(cases: Sequence[Case], roi: RegionOfInterest) -> None:

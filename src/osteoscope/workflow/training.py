@@ -13,8 +13,12 @@ from osteoscope.workflow.study import (
     METRICS,
     OOF,
     REPORT,
+    Accept,
+    AuditedCohort,
     OtherRun,
     StudySummary,
+    audit_or_stop,
+    baseline_blocks,
     check_lesions,
     compare_with,
     flat_settings,
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from osteoscope.cohort.audit import Finding
+    from osteoscope.cohort.split import Folds
     from osteoscope.cohort.table import Case, Cohort
     from osteoscope.config import Config, Covariate, NetworkName, Preset, RegionOfInterest
     from osteoscope.evaluation.document import Predictions
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
 BUNDLE_FOLDER = "bundle"
 OOF_IMAGES = "oof_images.csv"
 HISTORY = "history.csv"
+
+_LONG = frozenset({"curves", "reliability", "decision", "definitions", "intervals", "at_class_shares"})
+"""What stays in the other run's own ``metrics.json``."""
 
 
 def training_config(
@@ -107,6 +114,7 @@ def train(
     config: Config,
     watcher: RunWatcher,
     beside: Sequence[Path] = (),
+    accept: Sequence[Accept] = (),
     threads: int | None = None,
     images: Path | None = None,
 ) -> StudySummary:
@@ -126,6 +134,8 @@ def train(
         Is told how it goes on.
     beside
         Other runs on the same patients that the report sets beside this one.
+    accept
+        Kinds of the audit's findings to go on in spite of, each with the reason, which every report of the run shows.
     threads
         Of the processor; None takes all. A run is only repeatable with the same number.
     images
@@ -138,7 +148,6 @@ def train(
     """
     require("pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "jinja2", "filelock", "safetensors", "torch")
     require("monai", "lightning_fabric", "onnx", "onnxscript")
-    from osteoscope.cohort.audit import find_leaks, raise_if_blocked
     from osteoscope.cohort.split import make_folds, proof
     from osteoscope.cohort.table import cases as cases_of
     from osteoscope.cohort.table import read_cohort
@@ -148,11 +157,11 @@ def train(
     from osteoscope.training.run_folder import claim, finish, library_versions, locked
 
     cohort = read_cohort(cohort_folder, images=images)
-    findings = find_leaks(cohort)
-    raise_if_blocked(findings)
+    settings = config.training
+    watcher.stage("auditing the cohort")
+    audited = audit_or_stop(cohort, roi=config.preparation.roi, folds=settings.folds, accept=accept)
     cases = cases_of(cohort)
     check_lesions(cases, config.preparation.roi)
-    settings = config.training
     folds = make_folds(
         cases, folds=settings.folds, repeats=settings.repeats, seed=settings.seed, classes=cohort.classes
     )
@@ -166,6 +175,7 @@ def train(
         "versions": library_versions(),
         "config": config.model_dump(mode="json"),
         "cohort_fingerprint": cohort.fingerprint(),
+        "accepted": [list(one) for one in accept],
         "threads": device.threads,
         "device": device.kind,
         "device_name": device.name,
@@ -182,7 +192,8 @@ def train(
             cases={case.patient: case for case in cases},
             config=config,
             outcomes=outcomes,
-            findings=findings,
+            audited=audited,
+            folds=folds,
             proof=disjoint,
             identity=identity,
             others=others,
@@ -200,7 +211,8 @@ class _RunStudy:
     cases: dict[str, Case]
     config: Config
     outcomes: list[FoldOutcome]
-    findings: tuple[Finding, ...]
+    audited: AuditedCohort
+    folds: Folds
     proof: dict[str, Any]
     identity: dict[str, Any]
     others: tuple[OtherRun, ...]
@@ -208,6 +220,8 @@ class _RunStudy:
 
 def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
     """Write all that follows from the folds: figures, bundle, report, a page a case."""
+    from osteoscope.cohort.grouping import coarsest_groups
+    from osteoscope.cohort.subgroups import patient_groups
     from osteoscope.evaluation.document import StudyFacts, metrics_document
     from osteoscope.evaluation.found import localisation_table
     from osteoscope.inference.lesions import lesion_views
@@ -238,19 +252,32 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
             "was fitted without that patient. The bundle's own networks, together, were not measured."
         ),
     )
+    besides = tuple(compare_with(run, out_of_fold.by_patient) for run in study.others)
     metrics = metrics_document(
         facts,
         by_patient=out_of_fold.by_patient,
         by_image=out_of_fold.by_image,
         localisation=localisation_table(views, seed=config.training.seed),
+        folds=out_of_fold.folds,
+        subgroups=patient_groups(cohort, list(study.cases.values())),
+        coarsest_grouping=coarsest_groups(cohort),
+        baselines={
+            **baseline_blocks(
+                cohort,
+                study.folds,
+                audited=study.audited,
+                model=out_of_fold.by_patient,
+                facts=facts,
+                note="Predicted in the same folds as the network.",
+            ),
+            **_networks_beside(study, besides),
+        },
+        audit=[finding.to_json() for finding in study.audited.settled.open],
+        accepted=study.audited.accepted(),
     )
     metrics["evidence_through_weights"] = _spread(
         [share for outcome in study.outcomes if outcome.repeat == 0 for share in outcome.differences_through_weights]
     )
-    besides = tuple(compare_with(run, out_of_fold.by_patient) for run in study.others)
-    metrics["baselines"] = {
-        beside.name: {**beside.metrics["patient"], "auc_difference": beside.auc_difference} for beside in besides
-    }
     write_text(output / OOF, oof_csv(out_of_fold, cohort.slugs))
     write_text(output / OOF_IMAGES, oof_images_csv(out_of_fold, cohort.slugs))
     write_text(output / HISTORY, _history_csv(study.outcomes))
@@ -266,6 +293,24 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
     )
     _report_run(study, output, metrics=metrics, by_patient=out_of_fold.by_patient, besides=besides)
     return metrics
+
+
+def _networks_beside(study: _RunStudy, besides: Sequence[Beside]) -> dict[str, dict[str, Any]]:
+    """Give the networks that stand beside this one, and say of the plain one how it could."""
+    from osteoscope.config import preset_config
+
+    named = {
+        beside.name: {
+            **{name: figure for name, figure in beside.metrics["patient"].items() if name not in _LONG},
+            "auc_difference": beside.auc_difference,
+        }
+        for beside in besides
+    }
+    plain = network_name(preset_config("standard", network="plain").network)
+    if plain == network_name(study.config.network) or any(name.startswith(plain) for name in named):
+        return named
+    how = "not trained; train it with --network plain, and name its folder with --beside"
+    return {**named, plain: {"reason": how}}
 
 
 def _report_run(
@@ -302,7 +347,9 @@ def _report_run(
         history=_history(study.outcomes),
         participants=assemble.participants(cohort),
         folds=assemble.fold_counts(study.proof),
-        findings=assemble.findings(study.findings),
+        findings=assemble.findings(study.audited.settled.open),
+        accepted=assemble.accepted_findings(study.audited.settled),
+        audit_tables=assemble.audit_tables(study.audited.audit),
         settings=flat_settings(preparation=config.preparation, network=config.network, training=config.training),
         provenance={
             **study.identity["versions"],

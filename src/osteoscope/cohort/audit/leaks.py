@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from osteoscope.cohort.audit.finding import Finding, finding_of, images_named
+from osteoscope.cohort.audit.finding import Finding, finding_of, images_named, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,7 +26,7 @@ def find_leaks(cohort: Cohort) -> tuple[Finding, ...]:
     What blocks first, then by kind and by patient; empty where nothing was found.
     """
     found = (*_two_labels(cohort), *_duplicates(cohort), *_shared_auxiliary(cohort))
-    return tuple(sorted(found, key=lambda finding: (finding.severity, finding.kind, finding.cases, finding.message)))
+    return in_order(found)
 
 
 def shared_with(cohort: Cohort, patients: Collection[str], pixels: Collection[str]) -> tuple[Finding, ...]:

@@ -1,0 +1,154 @@
+"""The whole audit: all that is looked for, in one call, before anything is trained or measured."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from osteoscope.cohort.audit.confounders import AuditTables, audit_tables, find_confounders, hear_confounders
+from osteoscope.cohort.audit.finding import Finding, in_order
+from osteoscope.cohort.audit.leaks import find_leaks, shared_with
+from osteoscope.cohort.audit.patients import find_split_patients
+from osteoscope.cohort.audit.record import find_in_record
+from osteoscope.cohort.audit.shortcuts import find_shortcuts, hear_shortcuts
+from osteoscope.cohort.audit.size import find_too_small
+from osteoscope.cohort.audit.witness import Witness
+from osteoscope.cohort.baselines import BORDERS
+from osteoscope.cohort.table import resolve_inside
+from osteoscope.imaging.look import look
+from osteoscope.imaging.picture import read_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from osteoscope.cohort.baselines import Features
+    from osteoscope.cohort.measure import Progress
+    from osteoscope.cohort.table import Cohort
+    from osteoscope.config import RegionOfInterest
+    from osteoscope.imaging.look import Look
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What the audit found.
+
+    Parameters
+    ----------
+    findings
+        What blocks first, then what warns.
+    tables
+        What the classes' patients are like.
+    alone
+        What single things tell of the label by themselves: ``geometry``, ``border``, ``exposure``, ``file``,
+        ``view``, ``centre``, and the clinical baselines by their names.
+    borders
+        By image, what its borders are like: for `osteoscope.cohort.baselines.baselines`.
+    """
+
+    findings: tuple[Finding, ...]
+    tables: AuditTables
+    alone: Mapping[str, Witness]
+    borders: Features = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give ``{"schema", "findings": […], "tables": {…}, "alone": {NAME: {"sees", "auc", "apart", "models"}}}``."""
+        return {
+            "schema": SCHEMA,
+            "findings": [finding.to_json() for finding in self.findings],
+            "tables": self.tables.to_json(),
+            "alone": {name: witness.to_json() for name, witness in self.alone.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Take an audit from what `to_json` gave; ``borders`` may be added to it."""
+        return cls(
+            findings=tuple(map(Finding.from_json, value["findings"])),
+            tables=AuditTables.from_json(value["tables"]),
+            alone={name: Witness.from_json(witness) for name, witness in value["alone"].items()},
+            borders=value.get("borders", {}),
+        )
+
+
+def audit(
+    cohort: Cohort,
+    *,
+    roi: RegionOfInterest = "none",
+    folds: int | None = 5,
+    against: Cohort | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Look for all that would make a result on a cohort a lie.
+
+    Parameters
+    ----------
+    cohort
+        What is to be trained or measured on.
+    roi
+        What will be read of each image.
+    folds
+        Of the cross-validation of a network; None where one that is finished is evaluated.
+    against
+        Another cohort, such as the one that the network was trained on: no patient and no picture may be in both.
+    progress
+        Is told how many of how many pictures are seen.
+
+    Raises
+    ------
+    ImageError
+        If a picture is missing or cannot be read any more.
+    """
+    features = {image: seen.border_features for image, seen in _looks(cohort, progress).items()}
+    leaks = find_leaks(cohort)
+    consistent = _of_one_label(cohort)
+    shortcuts = hear_shortcuts(consistent, features=features)
+    confounders = hear_confounders(consistent)
+    findings = (
+        *leaks,
+        *(_shared(cohort, against) if against is not None else ()),
+        *find_split_patients(
+            cohort, copies_across_patients=any(finding.kind.endswith("across-patients") for finding in leaks)
+        ),
+        *find_shortcuts(consistent, shortcuts, roi=roi),
+        *find_confounders(consistent, confounders),
+        *find_in_record(consistent),
+        *find_too_small(consistent, folds=folds),
+    )
+    return Audit(
+        findings=in_order(findings),
+        tables=audit_tables(cohort),
+        alone={**shortcuts, **confounders},
+        borders={image: {name: known[name] for name in BORDERS} for image, known in features.items()},
+    )
+
+
+def _looks(cohort: Cohort, progress: Progress | None) -> dict[str, Look]:
+    """Look at the pictures of the cases."""
+    images = cohort.case_rows["image"].tolist()
+    looks = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for image, seen in zip(images, pool.map(lambda image: _look(cohort, image), images), strict=True):
+            looks[image] = seen
+            if progress is not None:
+                progress(len(looks), len(images))
+    return looks
+
+
+def _look(cohort: Cohort, image: str) -> Look:
+    return look(read_picture(resolve_inside(cohort.root, image)).read()[0])
+
+
+def _of_one_label(cohort: Cohort) -> Cohort:
+    """Leave out the patients of two labels, of whom a finding of their own says that they block."""
+    cases = cohort.case_rows
+    labels = cases.groupby("patient")["label"].nunique()
+    torn = cohort.frame["patient"].isin(labels.index[labels > 1]) & (cohort.frame["role"] == "case")
+    return replace(cohort, frame=cohort.frame[~torn])
+
+
+def _shared(cohort: Cohort, against: Cohort) -> tuple[Finding, ...]:
+    return shared_with(cohort, set(against.frame["patient"]), set(against.frame["pixel_sha256"]))
