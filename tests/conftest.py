@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from samples import CLASSES, Silent, write_table_cohort
 
 from osteoscope import workflow
 from osteoscope.config import Config, NetworkConfig, PreparationConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _DEFAULT = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -24,6 +28,14 @@ def shared_data(folder: str) -> Path:
     if os.environ.get("OSTEOSCOPE_REQUIRE_DATA") == "1":
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what audits found for this session alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OSTEOSCOPE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

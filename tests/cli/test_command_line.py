@@ -16,6 +16,7 @@ import pytest
 from samples import write_table_cohort
 
 import osteoscope
+from osteoscope.cli.terminal import study_lines
 from osteoscope.cli.train import CovariateName
 from osteoscope.config import Config, Covariate, preset_config, read_config
 from osteoscope.errors import ConfigError
@@ -95,6 +96,12 @@ def test_an_evaluation_is_summed_up_for_machines(run_folder: Path, other_cohort_
     done = run("evaluate", run_folder / "bundle", other_cohort_folder, "-o", tmp_path / "out", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["metrics"]["n_patients"] == 12
+
+
+def test_a_run_is_summed_up_with_what_stands_beside_it_and_what_does_not(run_folder: Path) -> None:
+    lines = study_lines(json.loads((run_folder / "metrics.json").read_text(encoding="utf-8")))
+    assert any(line.startswith("  beside majority: auc 0.500") for line in lines)
+    assert any("plain DenseNet-121: not trained" in line and "--beside" in line for line in lines)
 
 
 def test_the_demo_without_data_says_so_and_exits_with_3() -> None:

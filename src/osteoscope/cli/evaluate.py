@@ -22,6 +22,12 @@ def evaluate(
             " Left out: as the bundle was trained."
         ),
     ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the cohort that the bundle was trained on, to look for near duplicates across both."
+        ),
+    ] = None,
     accept: Accept = None,
     because: Because = None,
     images: Annotated[Path | None, typer.Option(help="Where the cohort's images lie, if they have moved.")] = None,
@@ -37,7 +43,15 @@ def evaluate(
     accepted = accepted_pairs(accept, because)
     with counted("reading patients") as progress:
         study = workflow.evaluate(
-            bundle, cohort, output, roi=roi, accept=accepted, threads=threads, images=images, progress=progress
+            bundle,
+            cohort,
+            output,
+            roi=roi,
+            training=training,
+            accept=accepted,
+            threads=threads,
+            images=images,
+            progress=progress,
         )
     value = {"evaluation": str(study.folder), "report": str(study.report), "metrics": study.metrics}
     summary(value, [*study_lines(study.metrics), f"Report: {study.report}"], as_json=json)

@@ -72,7 +72,10 @@ def study_lines(metrics: dict[str, Any]) -> list[str]:
     for slug, name in zip(metrics["slugs"], metrics["classes"], strict=True):
         lines.append(f"  sensitivity {name}: {figure_text(level['sensitivity'][slug])}")
     for name, other in metrics["baselines"].items():
-        lines.append(
-            f"  beside {name}: auc {figure_text(other['auc'])}, difference {figure_text(other['auc_difference'])}"
+        beside = (
+            f"auc {figure_text(other['auc'])}, difference {figure_text(other['auc_difference'])}"
+            if "auc" in other
+            else other["reason"]
         )
+        lines.append(f"  beside {name}: {beside}")
     return [f"By patient ({metrics['n_patients']} patients, {metrics['n_images']} images), 95 % intervals:", *lines]

@@ -42,7 +42,7 @@ _FLAT = np.float32(0.02)
 """Stretched grey that is added to the local deviation, so that nothing is made of almost nothing."""
 
 _UNIFORM, _SAME_GREY = 0.012, 0.03
-"""A border line's greys deviate by less than the first, and its mean from the outermost line's by less than the second."""
+"""A border line's greys deviate by less than the first, its mean from the outermost line's by less than the second."""
 
 _WIDEST_BORDER = 0.45
 """Share of a side that may be border on one side of the content."""
@@ -67,8 +67,8 @@ class Look:
         ``border_left``, ``border_top``, ``border_right``, ``border_bottom``: share of the side that is uniform border.
         ``black_share``, ``white_share``: pixels within 1/255 of the darkest and of the brightest one.
         ``mean``, ``deviation``: of the greys, 0..1.
-        ``corner_marks``, ``edge_marks``: share of the four corners (a quarter of each side) and of the rest of the outer
-        frame (0.15 of each side) that small, sharp and bright structures cover, as letters and markers do.
+        ``corner_marks``, ``edge_marks``: share of the four corners (a quarter of each side) and of the rest of the
+        outer frame (0.15 of each side) that small, sharp and bright structures cover, as letters and markers do.
         ``aspect``: columns over rows.
         ``sharpness``: mean difference of neighbouring pixels over the standard deviation of all.
     """

@@ -46,6 +46,7 @@ def evaluate(
     output: Path,
     *,
     roi: RegionOfInterest | None = None,
+    training: Path | None = None,
     accept: Sequence[Accept] = (),
     threads: int | None = None,
     images: Path | None = None,
@@ -63,6 +64,9 @@ def evaluate(
         Where figures, predictions, report and case pages go; written whole or not at all.
     roi
         What is read of each image; None keeps to what the bundle was trained on.
+    training
+        Folder of the cohort that the bundle was trained on, to look for near duplicates across the two. The bundle
+        itself knows its training patients and exact pixels only, since it must not show a picture.
     accept
         Kinds of the audit's findings to go on in spite of, each with the reason, which the report shows.
     threads
@@ -97,7 +101,8 @@ def evaluate(
     preparation = bundle.manifest.preparation
     if roi is not None:
         preparation = preparation.model_copy(update={"roi": roi})
-    audited = audit_or_stop(cohort, roi=preparation.roi, folds=None, accept=accept)
+    trained_on = None if training is None else read_cohort(training)
+    audited = audit_or_stop(cohort, roi=preparation.roi, folds=None, accept=accept, against=trained_on)
     cases = cases_of(cohort)
     check_lesions(cases, preparation.roi)
     predictor = load_predictor(bundle, preparation=preparation, threads=threads)
@@ -113,6 +118,7 @@ def evaluate(
         explained=explained,
         predictor=predictor,
         audited=audited,
+        beside_training=trained_on is not None,
     )
     with folder_written_whole(output) as folder:
         metrics = _write(study, folder)
@@ -127,6 +133,8 @@ class _Evaluation:
     explained: list[ExplainedCase]
     predictor: Predictor
     audited: AuditedCohort
+    beside_training: bool
+    """Whether near duplicates of training pictures were looked for."""
 
     @property
     def preparation(self) -> PreparationConfig:
@@ -222,6 +230,11 @@ def _report(study: _Evaluation, folder: Path, *, metrics: dict[str, Any], by_pat
             0,
             f"The bundle was trained with --roi {manifest.preparation.roi} and read these images with --roi "
             f"{study.preparation.roi}: its calibration was not made for that.",
+        )
+    if not study.beside_training:
+        warnings.append(
+            "Near duplicates of the training pictures were not looked for, exact ones were: that takes the training "
+            "cohort, named with --training."
         )
     links = write_case_pages(
         folder,

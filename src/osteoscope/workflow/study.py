@@ -64,6 +64,7 @@ def audit_or_stop(
     roi: RegionOfInterest,
     folds: int | None,
     accept: Sequence[Accept],
+    against: Cohort | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AuditedCohort:
     """Audit a cohort, and stop where a finding blocks that nobody has accepted.
@@ -78,6 +79,8 @@ def audit_or_stop(
         Of the cross-validation; None where a finished bundle is evaluated.
     accept
         Kinds of findings to go on in spite of, each with the reason.
+    against
+        The cohort that a network was trained on: no patient and no picture may be in both.
     progress
         Is told how many of how many images are seen.
 
@@ -91,7 +94,7 @@ def audit_or_stop(
     from osteoscope.cohort.audit import Accepted, audit, raise_if_blocked, settle
 
     decided = [Accepted(kind=kind, because=because) for kind, because in accept]
-    found = audit(cohort, roi=roi, folds=folds, progress=progress)
+    found = audit(cohort, roi=roi, folds=folds, against=against, progress=progress)
     settled = settle(found.findings, decided)
     raise_if_blocked(settled.open)
     return AuditedCohort(audit=found, settled=settled)

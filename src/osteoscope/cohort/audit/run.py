@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from osteoscope import __version__
+from osteoscope.cohort.audit.cache import keep_audit, known_audit
 from osteoscope.cohort.audit.confounders import AuditTables, audit_tables, find_confounders, hear_confounders
 from osteoscope.cohort.audit.finding import Finding, in_order
 from osteoscope.cohort.audit.leaks import find_leaks, shared_with
@@ -14,11 +15,10 @@ from osteoscope.cohort.audit.patients import find_split_patients
 from osteoscope.cohort.audit.record import find_in_record
 from osteoscope.cohort.audit.shortcuts import find_shortcuts, hear_shortcuts
 from osteoscope.cohort.audit.size import find_too_small
+from osteoscope.cohort.audit.twins import find_twins, look_at, twin_findings, twins_across
 from osteoscope.cohort.audit.witness import Witness
 from osteoscope.cohort.baselines import BORDERS
-from osteoscope.cohort.table import resolve_inside
-from osteoscope.imaging.look import look
-from osteoscope.imaging.picture import read_picture
+from osteoscope.storage import sha256_of_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from osteoscope.imaging.look import Look
 
 SCHEMA = 1
+
+COPIES_ACROSS_PATIENTS = frozenset({"duplicate-across-patients", "near-duplicate-across-patients"})
+"""Kinds by which one patient may have been split into several."""
+
+VERSION = f"{__version__}.1"
+"""Of all that is looked for: an audit of another version is made anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,23 +101,44 @@ def audit(
     against
         Another cohort, such as the one that the network was trained on: no patient and no picture may be in both.
     progress
-        Is told how many of how many pictures are seen.
+        Is told how many of how many pictures are seen; not where the same audit of the same content was made before.
 
     Raises
     ------
     ImageError
         If a picture is missing or cannot be read any more.
     """
-    features = {image: seen.border_features for image, seen in _looks(cohort, progress).items()}
-    leaks = find_leaks(cohort)
+    key = sha256_of_text(json.dumps([_content(cohort), None if against is None else _content(against), roi, folds]))
+    kept = known_audit(key, VERSION)
+    if kept is not None:
+        return Audit.from_json(kept)
+    made = _audited(cohort, roi=roi, folds=folds, against=against, progress=progress)
+    keep_audit(key, VERSION, {**made.to_json(), "borders": {name: dict(known) for name, known in made.borders.items()}})
+    return made
+
+
+def _content(cohort: Cohort) -> list[Any]:
+    """Say what an audit depends on: the rows, and the files, whose format and size are looked at."""
+    return [cohort.fingerprint(), sorted(cohort.frame["file_sha256"])]
+
+
+def _audited(
+    cohort: Cohort, *, roi: RegionOfInterest, folds: int | None, against: Cohort | None, progress: Progress | None
+) -> Audit:
+    looks = look_at(cohort, progress)
+    features = {
+        image: looks[pixels].border_features
+        for image, pixels in zip(cohort.case_rows["image"], cohort.case_rows["pixel_sha256"], strict=True)
+    }
+    leaks = (*find_leaks(cohort), *twin_findings(cohort, find_twins(cohort, looks)))
     consistent = _of_one_label(cohort)
     shortcuts = hear_shortcuts(consistent, features=features)
     confounders = hear_confounders(consistent)
     findings = (
         *leaks,
-        *(_shared(cohort, against) if against is not None else ()),
+        *(() if against is None else _shared(cohort, looks, against)),
         *find_split_patients(
-            cohort, copies_across_patients=any(finding.kind.endswith("across-patients") for finding in leaks)
+            cohort, copies_across_patients=any(finding.kind in COPIES_ACROSS_PATIENTS for finding in leaks)
         ),
         *find_shortcuts(consistent, shortcuts, roi=roi),
         *find_confounders(consistent, confounders),
@@ -126,22 +153,6 @@ def audit(
     )
 
 
-def _looks(cohort: Cohort, progress: Progress | None) -> dict[str, Look]:
-    """Look at the pictures of the cases."""
-    images = cohort.case_rows["image"].tolist()
-    looks = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for image, seen in zip(images, pool.map(lambda image: _look(cohort, image), images), strict=True):
-            looks[image] = seen
-            if progress is not None:
-                progress(len(looks), len(images))
-    return looks
-
-
-def _look(cohort: Cohort, image: str) -> Look:
-    return look(read_picture(resolve_inside(cohort.root, image)).read()[0])
-
-
 def _of_one_label(cohort: Cohort) -> Cohort:
     """Leave out the patients of two labels, of whom a finding of their own says that they block."""
     cases = cohort.case_rows
@@ -150,5 +161,9 @@ def _of_one_label(cohort: Cohort) -> Cohort:
     return replace(cohort, frame=cohort.frame[~torn])
 
 
-def _shared(cohort: Cohort, against: Cohort) -> tuple[Finding, ...]:
-    return shared_with(cohort, set(against.frame["patient"]), set(against.frame["pixel_sha256"]))
+def _shared(cohort: Cohort, looks: Mapping[str, Look], against: Cohort) -> tuple[Finding, ...]:
+    twins = find_twins(cohort, looks, against=against, other_looks=look_at(against))
+    return (
+        *shared_with(cohort, set(against.frame["patient"]), set(against.frame["pixel_sha256"])),
+        *twins_across(cohort, twins),
+    )
