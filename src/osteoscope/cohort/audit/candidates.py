@@ -136,7 +136,8 @@ def _aligned(descriptors: NDArray[np.int8], starts: Sequence[_Start]) -> list[Ca
 
 def _halved(squares: NDArray[np.float32]) -> NDArray[np.float32]:
     count, size, _ = squares.shape
-    halved: NDArray[np.float32] = squares.reshape(count, size // 2, 2, size // 2, 2).mean(axis=(2, 4), dtype=np.float32)
+    quarters = squares.reshape(count, size // 2, 2, size // 2, 2)
+    halved: NDArray[np.float32] = quarters.mean(axis=(2, 4), dtype=np.float32)
     return halved
 
 
@@ -153,7 +154,8 @@ class _Hypothesis:
 
 def _hypotheses() -> tuple[_Hypothesis, ...]:
     """Cropped on any side, turned a little, turned by a quarter; of the content, which is itself a crop, fewer."""
-    spans = [(0.0, 1.0), *((first, first + side) for side, step in ((0.9, 0.05), (0.8, 0.1)) for first in (0, step, 2 * step))]
+    windows = ((0.9, 0.05), (0.8, 0.1))
+    spans = [(0.0, 1.0), *((first, first + side) for side, step in windows for first in (0, step, 2 * step))]
     centred = [(0.0, 1.0), (0.06, 0.94), (0.12, 0.88)]
     cropped = [_window(across, down) for across, down in product(spans, spans)]
     turned = [_window(span, span, degrees=degrees) for span in centred[:2] for degrees in (-8, -4, 4, 8)]

@@ -32,8 +32,8 @@ LEAST_CORRELATION = 0.98
 """Of the greys, for two pictures to be one."""
 
 LEAST_DETAIL = 0.955
-"""Of the details. Among 2,598 radiographs the most alike two of different people reach 0.93, a second exposure of a body
-that moved a little 0.95; copies that are cropped, rotated, noisy and compressed lie above 0.96."""
+"""Of the details. Among 2,598 radiographs the most alike two of different people reach 0.93, a second exposure of a
+body that moved a little 0.95; copies that are cropped, rotated, noisy and compressed lie above 0.96."""
 
 LEAST_OVERLAP = 0.7
 """Share of the fixed picture that must be seen in the moving one."""
