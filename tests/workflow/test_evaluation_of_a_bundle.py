@@ -69,6 +69,22 @@ def test_the_cohort_it_was_trained_on_is_refused(run_folder: Path, cohort_folder
     assert not (tmp_path / "out").exists()
 
 
+def test_a_copy_of_a_training_picture_is_refused_where_the_training_cohort_is_named(
+    run_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    table = write_table_cohort(tmp_path, patients=3, seed=9, prefix="D")
+    picture, _ = lesion_picture(bright=True, seed=0)
+    Image.fromarray(picture[:, ::-1].copy()).save(tmp_path / "images" / "D000_0.png")
+    workflow.cohort_from_table(
+        table, tmp_path / "cohort", images=tmp_path / "images", classes=CLASSES, source="made up"
+    )
+    study = workflow.evaluate(run_folder / "bundle", tmp_path / "cohort", tmp_path / "blind")
+    assert "Near duplicates of the training pictures were not looked for" in study.report.read_text(encoding="utf-8")
+    with pytest.raises(CohortError, match=r"D000_0\.png and A000_0\.png of the other cohort are one picture"):
+        workflow.evaluate(run_folder / "bundle", tmp_path / "cohort", tmp_path / "out", training=cohort_folder)
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_picture_it_was_trained_on_under_another_name_is_refused(run_folder: Path, tmp_path: Path) -> None:
     table = write_table_cohort(tmp_path, patients=3, seed=9, prefix="C")
     picture, _ = lesion_picture(bright=True, seed=0)

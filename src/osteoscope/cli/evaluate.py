@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from osteoscope.cli.cohort import Accept, Because, accepted_pairs
-from osteoscope.cli.terminal import counted, study_lines, summary
+from osteoscope.cli.terminal import counted, log, study_lines, summary
 
 
 def evaluate(
@@ -41,6 +41,7 @@ def evaluate(
     from osteoscope import workflow
 
     accepted = accepted_pairs(accept, because)
+    log("auditing the cohort, then reading its patients")
     with counted("reading patients") as progress:
         study = workflow.evaluate(
             bundle,

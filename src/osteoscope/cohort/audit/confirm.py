@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 from osteoscope.imaging.align import align, compose, correlate, invert, resampled
 from osteoscope.imaging.look import WHOLE, banded, squashed, stretched
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from osteoscope.imaging.look import Look
     from osteoscope.imaging.prepare import Box
 
-VERSION = 1
+VERSION = 2
 """Of all that is computed here: a verdict of another version is another verdict."""
 
 LEAST_CORRELATION = 0.98
@@ -48,6 +49,9 @@ _FIRST_STEPS, _SECOND_STEPS = 8, 6
 
 _HOPELESS = 0.85
 """Band-passed pictures that correlate less after the first steps are given up."""
+
+_GRAIN = 0.8
+"""Standard deviation, in pixels of the fixed picture, of the Gaussian that takes grain off the greys."""
 
 _TONES = 3
 """Degree of the polynomial that carries greys over."""
@@ -141,7 +145,9 @@ def _verdicts(
 ) -> list[Verdict]:
     count = len(pairs)
     carried, inside = _carried_over(moving, fixed, transforms)
-    greys = correlate(fixed.reshape(count, -1), carried.reshape(count, -1), inside)
+    # Grain at the scale of single pixels is lost in resampling, and is no part of a picture's greys.
+    soft, soft_carried = (ndimage.gaussian_filter(x, (0, _GRAIN, _GRAIN)).reshape(count, -1) for x in (fixed, carried))
+    greys = correlate(soft, soft_carried, inside)
     fixed_detail, carried_detail = (
         banded(squares, fine=1, coarse=4).reshape(count, -1) for squares in (fixed, carried)
     )

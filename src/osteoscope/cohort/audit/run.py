@@ -6,7 +6,10 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
 from osteoscope import __version__
+from osteoscope.cohort.audit import candidates, confirm
 from osteoscope.cohort.audit.cache import keep_audit, known_audit
 from osteoscope.cohort.audit.confounders import AuditTables, audit_tables, find_confounders, hear_confounders
 from osteoscope.cohort.audit.finding import Finding, in_order
@@ -18,6 +21,7 @@ from osteoscope.cohort.audit.size import find_too_small
 from osteoscope.cohort.audit.twins import find_twins, look_at, twin_findings, twins_across
 from osteoscope.cohort.audit.witness import Witness
 from osteoscope.cohort.baselines import BORDERS
+from osteoscope.imaging import look
 from osteoscope.storage import sha256_of_text
 
 if TYPE_CHECKING:
@@ -34,8 +38,8 @@ SCHEMA = 1
 COPIES_ACROSS_PATIENTS = frozenset({"duplicate-across-patients", "near-duplicate-across-patients"})
 """Kinds by which one patient may have been split into several."""
 
-VERSION = f"{__version__}.1"
-"""Of all that is looked for: an audit of another version is made anew."""
+VERSION = f"{__version__}.1.{look.VERSION}.{candidates.VERSION}.{confirm.VERSION}"
+"""Of all that is looked for, and of how pictures are compared: an audit of another version is made anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +116,9 @@ def audit(
     kept = known_audit(key, VERSION)
     if kept is not None:
         return Audit.from_json(kept)
-    made = _audited(cohort, roi=roi, folds=folds, against=against, progress=progress)
+    # Pictures are looked at and compared in threads of their own; those of the matrix library would only fight them.
+    with threadpool_limits(limits=1):
+        made = _audited(cohort, roi=roi, folds=folds, against=against, progress=progress)
     keep_audit(key, VERSION, {**made.to_json(), "borders": {name: dict(known) for name, known in made.borders.items()}})
     return made
 
