@@ -98,6 +98,7 @@ _EXTRAS = {
     "scipy": "study",
     "sklearn": "study",
     "statsmodels": "study",
+    "threadpoolctl": "study",
     "torch": "train",
 }
 

@@ -149,11 +149,11 @@ def _finding_lines(findings: Iterable[Finding]) -> list[str]:
     lines: list[str] = []
     for (severity, kind), group in groupby(findings, key=lambda one: (one.severity, one.kind)):
         alike = list(group)
-        lines.extend(f"  {severity:5}  {kind:26} {one.message}" for one in alike[:_MOST_SHOWN])
+        lines.extend(f"  {severity:5}  {kind:30} {one.message}" for one in alike[:_MOST_SHOWN])
         if len(alike) > _MOST_SHOWN:
-            lines.append(f"  {severity:5}  {kind:26} and {len(alike) - _MOST_SHOWN} more such findings")
+            lines.append(f"  {severity:5}  {kind:30} and {len(alike) - _MOST_SHOWN} more such findings")
         if alike[0].remedy:
-            lines.append(f"  {'':33} -> {alike[0].remedy}")
+            lines.append(f"  {'':37} -> {alike[0].remedy}")
     return lines
 
 
