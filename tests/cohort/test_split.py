@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from osteoscope.cohort.split import make_folds, proof
+from osteoscope.cohort.split import leave_groups_out, make_folds, proof
 from osteoscope.cohort.table import Case, CaseImage
 from osteoscope.errors import CohortError
 
@@ -133,3 +133,69 @@ def test_folds_that_do_not_fit_the_cases_are_found_out() -> None:
     twice = dataclasses.replace(folds, test=((first, (*second, first[0]), *rest),))
     with pytest.raises(CohortError, match="exactly once"):
         proof(twice, cases)
+
+
+def test_each_group_is_tested_whole_and_once() -> None:
+    cases = make_cases(4, 4)
+    groups = {f"P-{number:04}": name for number, name in enumerate(["tibia", "femur", "hand", "femur"] * 2)}
+    folds = leave_groups_out([*cases[::2], *cases[1::2]], groups, seed=3, classes=["a", "b"])
+    assert (folds.repeats, folds.folds, folds.seed) == (1, 3, 3)
+    assert folds.groups == ("femur", "hand", "tibia")
+    assert folds.test == ((("P-0001", "P-0003", "P-0005", "P-0007"), ("P-0002", "P-0006"), ("P-0000", "P-0004")),)
+    assert folds == leave_groups_out(cases, groups, seed=3)
+
+
+def test_the_proof_names_the_groups() -> None:
+    cases = make_cases(6, 4)
+    groups = {case.patient: "knee" if 4 <= number < 8 else "hip" for number, case in enumerate(cases)}
+    shown = json.loads(json.dumps(proof(leave_groups_out(cases, groups), cases)))
+    assert [split["group"] for split in shown["splits"]] == ["hip", "knee"]
+    assert [split["test"]["patients"] for split in shown["splits"]] == [{"0": 4, "1": 2}, {"0": 2, "1": 2}]
+    assert "group" not in proof(make_folds(cases, folds=2, repeats=1, seed=0), cases)["splits"][0]
+
+
+def test_a_group_may_lack_a_class_and_be_of_one_patient() -> None:
+    cases = make_cases(4, 4)
+    names = ["hip", "hip", "knee", "knee", "hand", "foot", "knee", "knee"]
+    folds = leave_groups_out(cases, {case.patient: name for case, name in zip(cases, names, strict=True)})
+    splits = proof(folds, cases)["splits"]
+    assert [split["test"]["patients"] for split in splits] == [{"1": 1}, {"1": 1}, {"0": 2}, {"0": 2, "1": 2}]
+
+
+def test_one_group_is_refused() -> None:
+    cases = make_cases(3, 3)
+    with pytest.raises(CohortError, match=r"two groups of patients or more, found 'femur' .*stratified by class"):
+        leave_groups_out(cases, dict.fromkeys((case.patient for case in cases), "femur"))
+    with pytest.raises(CohortError, match="found none"):
+        leave_groups_out([], {})
+
+
+def test_a_group_without_which_a_class_cannot_be_learnt_is_refused() -> None:
+    cases = make_cases(6, 4)
+    femur_and_tibia = {case.patient: ("femur", "tibia")[number % 2] for number, case in enumerate(cases)}
+    classes = ["osteosarcoma", "giant cell tumor"]
+    for left in (0, 1):
+        groups = femur_and_tibia | {f"P-{number:04}": "hand" for number in range(6 + left, 10)}
+        sentence = f"without group 'hand' {left} patients of class 'giant cell tumor' are left.*gather patients"
+        with pytest.raises(CohortError, match=sentence):
+            leave_groups_out(cases, groups, classes=classes)
+    with pytest.raises(CohortError, match="0 patients of class 'chordoma' are left"):
+        leave_groups_out(cases, femur_and_tibia, classes=[*classes, "chordoma"])
+
+
+def test_two_patients_and_a_single_class_are_refused() -> None:
+    with pytest.raises(CohortError, match="without group 'foot' 0 patients of class '1' are left"):
+        leave_groups_out(make_cases(1, 1), {"P-0000": "hand", "P-0001": "foot"})
+    with pytest.raises(CohortError, match="one class"):
+        leave_groups_out(make_cases(2), {"P-0000": "hand", "P-0001": "foot"})
+
+
+def test_a_patient_without_a_group_or_label_or_there_twice_is_a_programmers_fault() -> None:
+    cases = make_cases(4, 4)
+    groups = {case.patient: "femur" if number % 2 else "tibia" for number, case in enumerate(cases)}
+    with pytest.raises(ValueError, match="a group for each patient, got none for P-0007"):
+        leave_groups_out(cases, {patient: group for patient, group in groups.items() if patient != "P-0007"})
+    with pytest.raises(ValueError, match="each patient once"):
+        leave_groups_out([*cases, cases[0]], groups)
+    with pytest.raises(ValueError, match="expected a label"):
+        leave_groups_out([*cases[1:], dataclasses.replace(cases[0], label=None)], groups)

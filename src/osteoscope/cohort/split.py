@@ -1,4 +1,4 @@
-"""Folds of patients: repeated, stratified by class, with a proof that no patient and no pixels are on two sides."""
+"""Folds of patients: shares of each class, or whole groups; with a proof that no patient or pixels are on two sides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from osteoscope.errors import CohortError
 from osteoscope.storage import sha256_of_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from osteoscope.cohort.table import Case
 
@@ -25,16 +25,19 @@ class Folds:
     Parameters
     ----------
     seed
-        What the shuffling was derived from.
+        What the shuffling, and all else that is drawn in the folds, is derived from.
     patients
         All of them, sorted.
     test
         Pseudonyms by repeat and fold, sorted.
+    groups
+        Name of the group that is tested in each fold, where whole groups are left out.
     """
 
     seed: int
     patients: tuple[str, ...]
     test: tuple[tuple[tuple[str, ...], ...], ...]
+    groups: tuple[str, ...] | None = None
 
     @property
     def repeats(self) -> int:
@@ -84,18 +87,64 @@ def make_folds(
     if folds < 2 or repeats < 1:
         msg = f"expected two folds or more and one repeat or more, got {folds} and {repeats}"
         raise ValueError(msg)
-    ordered = sorted(cases, key=lambda case: case.patient)
-    patients = np.array([case.patient for case in ordered])
-    if len(set(patients.tolist())) < len(patients):
-        msg = "expected each patient once"
-        raise ValueError(msg)
-    labels = np.array([_label(case) for case in ordered])
+    label_of = _labels(cases)
+    patients, labels = np.array(list(label_of)), np.array(list(label_of.values()))
     _refuse_too_few(labels.tolist(), folds, classes)
     test = []
     for derived in np.random.SeedSequence(seed).generate_state(repeats).tolist():
         dealer = StratifiedKFold(folds, shuffle=True, random_state=derived)
         test.append(tuple(tuple(patients[held].tolist()) for _, held in dealer.split(patients, labels)))
     return Folds(seed=seed, patients=tuple(patients.tolist()), test=tuple(test))
+
+
+def leave_groups_out(
+    cases: Sequence[Case], groups: Mapping[str, str], *, seed: int = 0, classes: Sequence[str] | None = None
+) -> Folds:
+    """Test each group of patients as a whole, in a fold of its own, by what the others teach.
+
+    Parameters
+    ----------
+    cases
+        One a patient, labelled; their order does not matter.
+    groups
+        The group of each patient, by pseudonym. A group may be of any size and may lack a class.
+    seed
+        Kept for what is drawn later in the folds; nothing is drawn here.
+    classes
+        As in `make_folds`.
+
+    Returns
+    -------
+    One repeat with a fold for each group, sorted by name.
+
+    Raises
+    ------
+    CohortError
+        If all patients are of one class or in one group, or without some group fewer than two patients of a class are
+        left to train on.
+    ValueError
+        If a patient is there twice, or has no label or no group.
+    """
+    label_of = _labels(cases)
+    lost = [patient for patient in label_of if patient not in groups]
+    if lost:
+        msg = f"expected a group for each patient, got none for {lost[0]}"
+        raise ValueError(msg)
+    members: dict[str, tuple[str, ...]] = {
+        name: tuple(patient for patient in label_of if groups[patient] == name)
+        for name in sorted({groups[patient] for patient in label_of})
+    }
+    if len(members) < 2:
+        reason = f"expected two groups of patients or more, found {', '.join(map(repr, members)) or 'none'}"
+        raise CohortError(reason, remedy=f"group them by something else, or {_STRATIFIED}")
+    _refuse_too_few_left(label_of, members, classes)
+    return Folds(seed=seed, patients=tuple(label_of), test=(tuple(members.values()),), groups=tuple(members))
+
+
+_STRATIFIED = "use folds stratified by class"
+
+_FEWEST_TO_TRAIN_ON = 2
+"""Patients of a class, of whom one can be left out again while a setting is chosen."""
 
 
 def proof(folds: Folds, cases: Sequence[Case]) -> dict[str, Any]:
@@ -110,8 +159,9 @@ def proof(folds: Folds, cases: Sequence[Case]) -> dict[str, Any]:
 
     Returns
     -------
-    A value that JSON can hold: for each repeat and fold the patients and images of each class on both sides, how many
-    patients and pixel hashes they share, and the SHA-256 of both sorted lists of patients, one a line.
+    A value that JSON can hold: for each repeat and fold the name of the group that is tested, where whole groups are
+    left out, the patients and images of each class on both sides, how many patients and pixel hashes they share, and
+    the SHA-256 of both sorted lists of patients, one a line.
 
     Raises
     ------
@@ -130,7 +180,8 @@ def proof(folds: Folds, cases: Sequence[Case]) -> dict[str, Any]:
         for fold in range(folds.folds):
             train = [case_of[patient] for patient in folds.train_patients(repeat, fold)]
             test = [case_of[patient] for patient in folds.test_patients(repeat, fold)]
-            splits.append({"repeat": repeat, "fold": fold, **_proven_disjoint(train, test, f"{repeat}, fold {fold}")})
+            place = {"repeat": repeat, "fold": fold, **({} if folds.groups is None else {"group": folds.groups[fold]})}
+            splits.append({**place, **_proven_disjoint(train, test, f"{repeat}, fold {fold}")})
     return {
         "seed": folds.seed,
         "repeats": folds.repeats,
@@ -182,13 +233,45 @@ def _label(case: Case) -> int:
     return case.label
 
 
-def _refuse_too_few(labels: Sequence[int], folds: int, classes: Sequence[str] | None) -> None:
+def _labels(cases: Sequence[Case]) -> dict[str, int]:
+    """Label of each patient, sorted by pseudonym."""
+    label_of = {case.patient: _label(case) for case in sorted(cases, key=lambda case: case.patient)}
+    if len(label_of) < len(cases):
+        msg = "expected each patient once"
+        raise ValueError(msg)
+    return label_of
+
+
+def _class_names(labels: Iterable[int], classes: Sequence[str] | None) -> dict[int, str]:
+    """Name of each class by index; there are two or more."""
     names = {label: str(label) for label in labels} if classes is None else dict(enumerate(classes))
     if len(names) < 2:
         raise CohortError("all patients are of one class", remedy="choose two classes that have patients")
+    return names
+
+
+def _refuse_too_few(labels: Sequence[int], folds: int, classes: Sequence[str] | None) -> None:
+    names = _class_names(labels, classes)
     patients = {label: labels.count(label) for label in names}
     label, fewest = min(patients.items(), key=lambda item: item[1])
     if fewest < folds:
         reason = f"class {names[label]!r} has {fewest} patients, too few for {folds} folds"
         remedy = f"use --folds {fewest}" if fewest > 1 else "gather more patients of this class"
         raise CohortError(reason, remedy=remedy)
+
+
+def _refuse_too_few_left(
+    label_of: Mapping[str, int], members: Mapping[str, Sequence[str]], classes: Sequence[str] | None
+) -> None:
+    names = _class_names(label_of.values(), classes)
+    everyone = Counter(label_of.values())
+    for group, tested in members.items():
+        left = everyone - Counter(label_of[patient] for patient in tested)
+        label = min(names, key=left.__getitem__)
+        if left[label] < _FEWEST_TO_TRAIN_ON:
+            reason = (
+                f"without group {group!r} {left[label]} patients of class {names[label]!r} are left to train on, "
+                f"expected {_FEWEST_TO_TRAIN_ON} or more"
+            )
+            remedy = f"gather patients of this class outside of that group, or {_STRATIFIED}"
+            raise CohortError(reason, remedy=remedy)
