@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osteoscope.errors import StorageError
+from osteoscope.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,14 @@ _REMEDIES = {
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that is not read-only",
 }
+
+
+def cache_folder() -> Path:
+    """Find the user's cache: ``OSTEOSCOPE_CACHE`` if it is set, else ``osteoscope`` in the XDG cache folder."""
+    own = os.environ.get("OSTEOSCOPE_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "osteoscope"
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
@@ -149,6 +157,21 @@ def sha256_of_file(path: Path) -> str:
     """Hash a file's bytes with SHA-256, as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_input(path: Path) -> str:
+    """Hash a file that an operator has named, as `sha256_of_file`.
+
+    Raises
+    ------
+    InputError
+        If it is missing or cannot be read.
+    """
+    try:
+        return sha256_of_file(path)
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise InputError(f"cannot be read: {reason}", path=path, remedy="name a file that can be read") from error
 
 
 def sha256_of_text(text: str) -> str:

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from made_up import entries, write_cohort_of
 
 from osteoscope.cohort.audit import audit
-from osteoscope.cohort.audit.cache import (
-    cache_folder,
-    keep_looks,
-    keep_verdicts,
-    known_looks,
-    known_verdicts,
-    pair_key,
-)
+from osteoscope.cohort.audit.cache import keep_looks, keep_verdicts, known_looks, known_verdicts, pair_key
 from osteoscope.cohort.audit.confirm import Verdict
 from osteoscope.imaging.look import look
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OSTEOSCOPE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "looks.sqlite"
-
-
-def test_the_folder_is_the_users_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OSTEOSCOPE_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/some/cache")
-    assert cache_folder() == Path("/some/cache/osteoscope")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path.home() / ".cache" / "osteoscope"
 
 
 def test_looks_and_verdicts_come_back_as_they_were_kept(cache: Path) -> None:

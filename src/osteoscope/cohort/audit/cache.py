@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sqlite3
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from osteoscope.cohort.audit import confirm
 from osteoscope.cohort.audit.confirm import Verdict
 from osteoscope.imaging import look
 from osteoscope.imaging.look import SIDE, Look
+from osteoscope.storage import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -42,14 +41,6 @@ _MOST_AT_ONCE = 500
 
 _LOOK_VERSION = str(look.VERSION)
 _PAIR_VERSION = f"{look.VERSION}.{confirm.VERSION}"
-
-
-def cache_folder() -> Path:
-    """Find the user's cache: ``OSTEOSCOPE_CACHE`` if it is set, else ``osteoscope`` in the XDG cache folder."""
-    own = os.environ.get("OSTEOSCOPE_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "osteoscope"
 
 
 def pair_key(first: str, second: str) -> str:

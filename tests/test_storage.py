@@ -1,0 +1,63 @@
+"""Outputs are written whole or not at all, and the user's cache is where it is expected."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from osteoscope.errors import InputError, StorageError
+from osteoscope.storage import cache_folder, folder_written_whole, sha256_of_input, write_json, write_text
+
+
+def test_the_cache_is_the_users_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSTEOSCOPE_CACHE", "/own/cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/some/cache")
+    assert cache_folder() == Path("/own/cache")
+    monkeypatch.setenv("OSTEOSCOPE_CACHE", "")
+    assert cache_folder() == Path("/some/cache/osteoscope")
+    monkeypatch.delenv("OSTEOSCOPE_CACHE")
+    assert cache_folder() == Path("/some/cache/osteoscope")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "osteoscope"
+
+
+def test_a_file_is_written_into_folders_that_are_made_for_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "text", "Hüfte")
+    assert (tmp_path / "a" / "b" / "text").read_bytes() == b"H\xc3\xbcfte"
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["text"]
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("years of work")
+    with pytest.raises(StorageError, match="could not be written"):
+        write_text(tmp_path / "file" / "inside", "new")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "file", {"auc": float("nan")})
+    assert (tmp_path / "file").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_whose_making_fails_leaves_the_one_that_was_there(tmp_path: Path) -> None:
+    def write(content: str, *, fails: bool) -> None:
+        with folder_written_whole(tmp_path / "out") as beside:
+            (beside / content).write_text(content)
+            if fails:
+                raise KeyError(content)
+
+    write("first", fails=False)
+    with pytest.raises(KeyError):
+        write("second", fails=True)
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["out", "out/first"]
+    write("third", fails=False)
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["out", "out/third"]
+
+
+def test_a_named_file_is_hashed_or_missed(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"abc")
+    assert sha256_of_input(tmp_path / "weights") == hashlib.sha256(b"abc").hexdigest()
+    with pytest.raises(InputError, match=r"none.*cannot be read: no such file"):
+        sha256_of_input(tmp_path / "none")
+    with pytest.raises(InputError, match="cannot be read"):
+        sha256_of_input(tmp_path)
