@@ -284,10 +284,11 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Auxiliary:
-    """An image outside the chosen classes, its patient's pseudonym and its diagnosis."""
+    """An image outside the chosen classes, its patient's pseudonym, its diagnosis and its body site."""
 
     patient: str
     kind: str | None
+    site: str | None
     image: CaseImage
 
 
@@ -454,7 +455,12 @@ def auxiliary(cohort: Cohort) -> list[Auxiliary]:
     held, rows = cohort.case_rows, cohort.auxiliary_rows
     shared = rows["patient"].isin(held["patient"]) | rows["pixel_sha256"].isin(held["pixel_sha256"])
     return [
-        Auxiliary(patient=row["patient"], kind=_or_none(row["kind"]), image=_case_image(row, cohort.root))
+        Auxiliary(
+            patient=row["patient"],
+            kind=_or_none(row["kind"]),
+            site=_or_none(row["site"]),
+            image=_case_image(row, cohort.root),
+        )
         for row in rows[~shared].sort_values("image").to_dict("records")
     ]
 

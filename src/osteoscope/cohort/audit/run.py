@@ -18,7 +18,7 @@ from osteoscope.cohort.audit.patients import find_split_patients
 from osteoscope.cohort.audit.record import find_in_record
 from osteoscope.cohort.audit.shortcuts import find_shortcuts, hear_shortcuts
 from osteoscope.cohort.audit.size import find_too_small
-from osteoscope.cohort.audit.twins import find_twins, look_at, twin_findings, twins_across
+from osteoscope.cohort.audit.twins import auxiliary_twins, find_twins, look_at, twin_findings, twins_across
 from osteoscope.cohort.audit.witness import Witness
 from osteoscope.cohort.baselines import BORDERS
 from osteoscope.imaging import look
@@ -38,7 +38,7 @@ SCHEMA = 1
 COPIES_ACROSS_PATIENTS = frozenset({"duplicate-across-patients", "near-duplicate-across-patients"})
 """Kinds by which one patient may have been split into several."""
 
-VERSION = f"{__version__}.1.{look.VERSION}.{candidates.VERSION}.{confirm.VERSION}"
+VERSION = f"{__version__}.2.{look.VERSION}.{candidates.VERSION}.{confirm.VERSION}"
 """Of all that is looked for, and of how pictures are compared: an audit of another version is made anew."""
 
 
@@ -57,12 +57,15 @@ class Audit:
         ``view``, ``centre``, and the clinical baselines by their names.
     borders
         By image, what its borders are like: for `osteoscope.cohort.baselines.baselines`.
+    auxiliary_twins
+        Auxiliary images that show the same picture as a case, so that none may teach.
     """
 
     findings: tuple[Finding, ...]
     tables: AuditTables
     alone: Mapping[str, Witness]
     borders: Features = field(default_factory=dict)
+    auxiliary_twins: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give ``{"schema", "findings": […], "tables": {…}, "alone": {NAME: {"sees", "auc", "apart", "models"}}}``."""
@@ -75,12 +78,13 @@ class Audit:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Take an audit from what `to_json` gave; ``borders`` may be added to it."""
+        """Take an audit from what `to_json` gave; ``borders`` and ``auxiliary_twins`` may be added to it."""
         return cls(
             findings=tuple(map(Finding.from_json, value["findings"])),
             tables=AuditTables.from_json(value["tables"]),
             alone={name: Witness.from_json(witness) for name, witness in value["alone"].items()},
             borders=value.get("borders", {}),
+            auxiliary_twins=tuple(value.get("auxiliary_twins", ())),
         )
 
 
@@ -119,7 +123,11 @@ def audit(
     # Pictures are looked at and compared in threads of their own; those of the matrix library would only fight them.
     with threadpool_limits(limits=1):
         made = _audited(cohort, roi=roi, folds=folds, against=against, progress=progress)
-    keep_audit(key, VERSION, {**made.to_json(), "borders": {name: dict(known) for name, known in made.borders.items()}})
+    beside = {
+        "borders": {name: dict(known) for name, known in made.borders.items()},
+        "auxiliary_twins": list(made.auxiliary_twins),
+    }
+    keep_audit(key, VERSION, {**made.to_json(), **beside})
     return made
 
 
@@ -136,7 +144,8 @@ def _audited(
         image: looks[pixels].border_features
         for image, pixels in zip(cohort.case_rows["image"], cohort.case_rows["pixel_sha256"], strict=True)
     }
-    leaks = (*find_leaks(cohort), *twin_findings(cohort, find_twins(cohort, looks)))
+    twins = find_twins(cohort, looks)
+    leaks = (*find_leaks(cohort), *twin_findings(cohort, twins))
     consistent = _of_one_label(cohort)
     shortcuts = hear_shortcuts(consistent, features=features)
     confounders = hear_confounders(consistent)
@@ -156,6 +165,7 @@ def _audited(
         tables=audit_tables(cohort),
         alone={**shortcuts, **confounders},
         borders={image: {name: known[name] for name in BORDERS} for image, known in features.items()},
+        auxiliary_twins=tuple(sorted(auxiliary_twins(cohort, twins))),
     )
 
 

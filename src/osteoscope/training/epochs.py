@@ -1,0 +1,114 @@
+"""What every fit shares: epochs with checkpoints, the learning rate's schedule, averaged weights, parameter groups."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from osteoscope.errors import RunError
+from osteoscope.training.checkpoint import load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import nn
+    from torch.optim import Optimizer
+
+# The learning rate rises over this share of the steps, then falls to nothing along half a cosine.
+WARM_UP = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What a checkpoint holds."""
+
+    folder: Path
+    modules: dict[str, nn.Module]
+    """Networks by the name of their file."""
+    optimiser: Optimizer
+
+
+def run_epochs(
+    state: State,
+    epoch: Callable[[int], dict[str, Any]],
+    *,
+    epochs: int,
+    checkpoint_every: int,
+    watcher: Callable[[int, dict[str, Any]], None],
+) -> list[dict[str, Any]]:
+    """Do epochs, going on from a checkpoint if there is one.
+
+    Parameters
+    ----------
+    state
+        Brought to the newest checkpoint first.
+    epoch
+        Does the epoch of a number, counted from 0, and gives its record with a ``loss``.
+    epochs
+        How many there are to be.
+    checkpoint_every
+        Epochs between two checkpoints.
+    watcher
+        Is told how many epochs are done, and the record of the last.
+
+    Raises
+    ------
+    RunError
+        If the loss is no longer a number; the checkpoint before stays.
+    StorageError
+        If a checkpoint cannot be written.
+
+    Returns
+    -------
+    The records of all epochs.
+    """
+    done, history = load_checkpoint(state.folder, modules=state.modules, optimiser=state.optimiser)
+    for number in range(done, epochs):
+        record = epoch(number)
+        if not math.isfinite(record["loss"]):
+            raise RunError(
+                f"the loss is no longer a number in epoch {number + 1}",
+                remedy="lower the learning rate or set training.precision = '32-true', in a new folder",
+            )
+        history.append(record)
+        if (number + 1) % checkpoint_every == 0 or number + 1 == epochs:
+            save_checkpoint(
+                state.folder, epoch=number + 1, modules=state.modules, optimiser=state.optimiser, history=history
+            )
+        watcher(number + 1, record)
+    return history
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Give the rate of a step: a linear rise to `peak`, then half a cosine down to 0.
+
+    Parameters
+    ----------
+    step
+        Counted from 0.
+    steps
+        Of the whole fit.
+    peak
+        The highest rate.
+    """
+    rise = max(1.0, WARM_UP * steps)
+    if step + 1 <= rise:
+        return peak * (step + 1) / rise
+    return peak * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (steps - rise)))
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """Keep an exponential average of a network's weights; with a decay of 0 the average is the network itself."""
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Keep weight decay off what is not a weight: biases, norms, gains."""
+    weights = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

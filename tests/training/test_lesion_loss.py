@@ -1,0 +1,64 @@
+"""The loss between what is held to be lesion and the outline, worked out by hand."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+import torch
+
+from osteoscope.training.lesion_loss import lesion_loss
+
+# Covers all, half, none and a quarter of the cells of a 2 x 2 map.
+LESION = torch.tensor([[1.0, 1, 1, 0], [1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]])[None, None]
+# Likelihoods of 1/2, 3/4, 1/4 and 1/2.
+LOGITS = torch.tensor([[0.0, log(3)], [-log(3), 0.0]])[None]
+
+ENTROPY = (log(2) - (0.5 * log(3 / 4) + 0.5 * log(1 / 4)) - log(3 / 4) + log(2)) / 4
+# Twice (1/2 + 3/8 + 0 + 1/8), and (1/4 + 9/16 + 1/16 + 1/4) + (1 + 1/4 + 0 + 1/16); one more on either side.
+DICE = 1 - 3 / 3.4375
+BY_HAND = 2 * ENTROPY + DICE
+
+MARKED, UNMARKED = torch.tensor([True]), torch.tensor([False])
+
+
+def test_a_small_map_has_the_loss_that_is_worked_out_by_hand() -> None:
+    assert float(lesion_loss(LOGITS, LESION, MARKED)) == pytest.approx(BY_HAND, abs=1e-6)
+
+
+@pytest.mark.parametrize("cells", [torch.ones(2, 2), torch.zeros(2, 2), torch.eye(2)])
+def test_a_map_that_is_right_and_sure_costs_nothing(cells: torch.Tensor) -> None:
+    lesion = torch.kron(cells, torch.ones(2, 2))[None, None]
+    assert float(lesion_loss((cells * 2 - 1)[None] * 40, lesion, MARKED)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_map_that_is_wrong_and_sure_costs_most() -> None:
+    # Cross-entropy is the logit, 40; nothing overlaps, and the four cells are all there is: 1 - 1 / 5.
+    for lesion in (torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)):
+        logits = torch.full((1, 2, 2), 40.0) * (1 - 2 * lesion[0, 0, 0, 0])
+        assert float(lesion_loss(logits, lesion, MARKED)) == pytest.approx(2 * 40 + 0.8, abs=1e-4)
+
+
+def test_a_plane_without_an_annotation_teaches_nothing() -> None:
+    logits = LOGITS.repeat(2, 1, 1).requires_grad_()
+    loss = lesion_loss(logits, LESION.repeat(2, 1, 1, 1), torch.tensor([True, False]))
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == pytest.approx(BY_HAND, abs=1e-6)
+    assert bool((slope[0] != 0).all())
+    assert bool((slope[1] == 0).all())
+
+
+def test_without_any_annotation_there_is_no_loss_and_no_slope() -> None:
+    logits = LOGITS.clone().requires_grad_()
+    loss = lesion_loss(logits, LESION, UNMARKED)
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == 0
+    assert bool((slope == 0).all())
+
+
+def test_the_loss_is_the_mean_over_the_annotated_planes() -> None:
+    logits = torch.cat([LOGITS, torch.full((1, 2, 2), 40.0), torch.full((1, 2, 2), -40.0)])
+    lesions = torch.cat([LESION, torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4)])
+    assert float(lesion_loss(logits, lesions, torch.tensor([True, True, False]))) == pytest.approx(
+        BY_HAND / 2, abs=1e-6
+    )
