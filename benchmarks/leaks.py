@@ -66,6 +66,9 @@ class Quiet:
     def __init__(self, arm: str) -> None:
         self._arm = arm
 
+    def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
+        """Nothing to note."""
+
     def fold_started(self, *, number: int, folds: int) -> None:
         """Nothing to note."""
 
@@ -160,7 +163,9 @@ def main() -> None:
             labels = {case.patient: int(case.label or 0) for case in labelled}
             split = one_image_each(labelled) if by_image else labelled
             folds = make_folds(split, folds=config.training.folds, repeats=1, seed=options.seed, classes=CLASSES)
-            outcomes = run_folds(split, folds, config, folder=folder / arm, fabric=device.fabric(), watcher=Quiet(arm))
+            outcomes = run_folds(
+                split, folds, config, start=None, folder=folder / arm, fabric=device.fabric(), watcher=Quiet(arm)
+            )
             found[arm] = judged(outcomes, labels)
             print(f"{arm}: AUC by image {found[arm]['value']:.3f}", flush=True)
     print(

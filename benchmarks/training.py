@@ -33,7 +33,7 @@ from osteoscope.config import Config, PreparationConfig, TrainingConfig
 from osteoscope.network.classifier import TumourNetwork
 from osteoscope.training.device import choose_device, deterministic
 from osteoscope.training.fit import FitPlan, fit
-from osteoscope.training.planes import PlaneStore, canvas_size
+from osteoscope.training.planes import NO_REGION, CaseStore, PlaneStore, canvas_size
 
 if TYPE_CHECKING:
     from osteoscope.training.device import Device
@@ -43,19 +43,25 @@ if TYPE_CHECKING:
 EPOCHS = 5
 
 
-def made_up_store(images: int, size: int) -> PlaneStore:
-    """Random canvases of as many one-image patients, one in six of the second class."""
+def made_up_store(images: int, size: int) -> CaseStore:
+    """Random canvases of as many one-image patients, one in six of the second class, without a region to look at."""
     canvas = canvas_size(size)
     generator = torch.Generator().manual_seed(0)
-    return PlaneStore(
-        canvases=torch.rand(images, 1, canvas, canvas, generator=generator),
+    planes = PlaneStore(
+        canvases=torch.rand(images, 1, canvas, canvas, generator=generator).half(),
+        lesions=(torch.rand(images, 1, canvas, canvas, generator=generator) < 0.1).byte(),
+        marked=torch.ones(images, dtype=torch.bool),
+        regions=torch.full((images,), NO_REGION),
         size=size,
-        patient_planes=tuple(torch.tensor([place]) for place in range(images)),
+    )
+    return CaseStore(
+        planes=planes,
+        images=tuple(torch.tensor([place]) for place in range(images)),
         labels=(torch.arange(images) % 6 == 0).long(),
     )
 
 
-def ours(store: PlaneStore, config: Config, device: Device) -> tuple[float, float]:
+def ours(store: CaseStore, config: Config, device: Device) -> tuple[float, float]:
     """Train as `osteoscope train` does, checkpoints included: seconds, and those of them in the network."""
     network = TumourNetwork(config.network, classes=2)
     cases = np.arange(len(store.labels))
@@ -67,9 +73,9 @@ def ours(store: PlaneStore, config: Config, device: Device) -> tuple[float, floa
     return seconds, sum(record["network_seconds"] for record in history)
 
 
-def monais(store: PlaneStore, config: Config, device: Device) -> float:
+def monais(store: CaseStore, config: Config, device: Device) -> float:
     """Train as long the way MONAI's fast-training guide does: seconds."""
-    size, settings, keys = store.size, config.training, ["image"]
+    size, settings, keys = store.planes.size, config.training, ["image"]
     changes = Compose(
         [
             RandAffined(
@@ -86,7 +92,9 @@ def monais(store: PlaneStore, config: Config, device: Device) -> float:
             RandGaussianNoised(keys, prob=1.0, std=settings.augmentation.noise),
         ]
     )
-    items = [{"image": i, "label": int(label)} for i, label in zip(store.canvases, store.labels, strict=True)]
+    items = [
+        {"image": i, "label": int(label)} for i, label in zip(store.planes.canvases.float(), store.labels, strict=True)
+    ]
     cached = CacheDataset(items, transform=changes, cache_rate=1.0, num_workers=None, progress=False)
     loader = ThreadDataLoader(
         cached, batch_size=settings.batch_size, shuffle=True, num_workers=0, use_thread_workers=True

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from osteoscope.cohort.table import Auxiliary, CaseImage
+from osteoscope.imaging.picture import pixel_sha256, read_picture
+from osteoscope.imaging.prepare import Lesion
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -59,12 +63,49 @@ def write_table_cohort(folder: Path, *, patients: int = 12, seed: int = 0, prefi
     return table
 
 
+def octagon(box: tuple[int, int, int, int]) -> tuple[tuple[float, float], ...]:
+    """Draw an outline round the lesion of a box: a regular octagon that touches the box's sides."""
+    left, top, right, bottom = box
+    corners = [((1 + np.cos(a)) / 2, (1 + np.sin(a)) / 2) for a in np.arange(8) * np.pi / 4]
+    return tuple((left + x * (right - left), top + y * (bottom - top)) for x, y in corners)
+
+
+def auxiliary_images(folder: Path, number: int = 16) -> list[Auxiliary]:
+    """Write pictures outside of the classes, one for each patient: a bright kind and a dark one, each with its outline.
+
+    Of each kind every second picture is of a femur, frontal; the others are of a tibia, lateral.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for place in range(number):
+        picture, box = lesion_picture(bright=place % 2 == 0, seed=900_000 + place)
+        path = folder / f"auxiliary{place:02d}.png"
+        Image.fromarray(picture).save(path)
+        image = CaseImage(
+            image=path.name,
+            path=path,
+            pixel_sha256=pixel_sha256(read_picture(path).read()[0]),
+            rows=SIDE,
+            columns=SIDE,
+            modality="radiograph",
+            lesions=(Lesion(box=box, outline=octagon(box)),),
+            view=("frontal", "lateral")[place // 2 % 2],
+        )
+        kind, site = ("osteochondroma", "chondroma")[place % 2], ("femur", "tibia")[place // 2 % 2]
+        made.append(Auxiliary(patient=f"auxiliary{place}", kind=kind, site=site, image=image))
+    return made
+
+
 class Silent:
     """A watcher that keeps what it is told."""
 
     def __init__(self) -> None:
         self.folds_done = 0
         self.epochs: list[int] = []
+        self.auxiliary_epochs: list[int] = []
+
+    def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
+        self.auxiliary_epochs.append(epoch)
 
     def fold_started(self, *, number: int, folds: int) -> None:
         """Nothing to keep."""

@@ -21,6 +21,7 @@ Trunk = Literal["densenet121", "densenet169", "densenet201", "densenet121-trunca
 RegionOfInterest = Literal["none", "box", "outline"]
 Covariate = Literal["age", "sex", "site"]
 Preset = Literal["quick", "standard", "full"]
+Split = Literal["patients", "sites", "looks"]
 NetworkName = Literal["optimised", "plain", "matched"]
 
 
@@ -36,7 +37,36 @@ class PreparationConfig(_Settings):
     roi: RegionOfInterest = "none"
     """What is read: the whole image, or the square round the lesion's box or outline."""
     margin: Annotated[float, Field(ge=0, le=2)] = 0.2
-    """How much of the lesion's longer side is added on every side of it (`roi` other than ``none``)."""
+    """How much of the lesion's longer side is added on every side of it, be it annotated or found."""
+    second_look: bool = False
+    """Read the region of a lesion once more, in full resolution, after the whole image."""
+    second_look_at: Literal["found", "box", "outline"] = "found"
+    """Where the second look goes in prediction: to the regions in which the network finds a lesion, or to the square
+    round what a person has marked. In training it always goes to the outline."""
+
+    @model_validator(mode="after")
+    def _looks_fit(self) -> Self:
+        if self.second_look and self.roi != "none":
+            msg = f"second_look follows a look at the whole image, so roi must be none, got {self.roi}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def annotation(self) -> RegionOfInterest:
+        """What must be annotated in an image so that it can be predicted."""
+        if self.second_look and self.second_look_at != "found":
+            return self.second_look_at
+        return self.roi
+
+    def given(self, annotation: RegionOfInterest) -> Self:
+        """Prepare so that prediction makes use of an annotation, or of none.
+
+        A network that looks twice still looks at the whole image, and then at what is annotated instead of at what it
+        would find; for any other, `annotation` is what it reads.
+        """
+        if not self.second_look:
+            return self.model_copy(update={"roi": annotation})
+        return self.model_copy(update={"second_look_at": "found" if annotation == "none" else annotation})
 
 
 class NetworkConfig(_Settings):
@@ -56,6 +86,8 @@ class NetworkConfig(_Settings):
     heads: Annotated[int, Field(ge=1, le=32)] = 6
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of a patient's pooled vector that is dropped in training."""
+    pretrained: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the file of DenseNet weights that training starts from; None starts from random ones."""
     covariates: tuple[Covariate, ...] = ()
     """What else is known of the patient; each may be missing."""
 
@@ -84,19 +116,60 @@ class AugmentationConfig(_Settings):
     """Largest shift, as a share of the plane's side."""
     flip: bool = True
     """Mirror left and right in half of the planes."""
-    gamma: Annotated[float, Field(ge=0, le=1)] = 0.4
+    only_first: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Share of images whose lesion's region is not looked at again, as if none had been found."""
+    only_region: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Share of images of which nothing but the region is looked at."""
+    elsewhere: Annotated[float, Field(ge=0, le=1)] = 0.08
+    """Share of regions that are not where the lesion is."""
+    region_scale: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """As `scale`, of the lesion's region."""
+    region_shift: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    """As `shift`, of the lesion's region."""
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Largest change of the logarithm of gamma."""
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest standard deviation of added noise, in units of the plane's range."""
+    blur: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Share of planes that are smoothed, each pixel over its neighbours."""
     erase: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of planes in which one rectangle is blanked."""
+    collimate: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """Share of planes with a black or white strip along one edge, as of a collimated or copied film."""
+
+    @model_validator(mode="after")
+    def _something_is_read(self) -> Self:
+        if self.only_first + self.only_region > 1:
+            msg = f"only_first and only_region are shares of one whole, got {self.only_first} and {self.only_region}"
+            raise ValueError(msg)
+        return self
+
+
+class AuxiliaryConfig(_Settings):
+    """What the network learns first, from images outside of the classes: their kinds, sites, views and outlines."""
+
+    looks: Annotated[int, Field(ge=0, le=100_000_000)] = 80_000
+    """At how many images it looks in all, whatever their number; 0 leaves this learning out."""
+    batch_size: Annotated[int, Field(ge=2, le=1024)] = 24
+    """Images in a step."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    augmentation: AugmentationConfig = AugmentationConfig(only_first=0.5, only_region=0.5)
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of this learning alone: runs that differ in ``training.seed`` share what was learnt, since it is kept."""
 
 
 class TrainingConfig(_Settings):
     """How the network is fitted and how it is judged."""
 
+    split: Split = "patients"
+    """What a fold leaves out: a share of the patients of each class; or all patients of one body site, or of one look
+    of the pictures, as the nearest thing to a centre never seen."""
     folds: Annotated[int, Field(ge=2, le=50)] = 5
+    """Of a split by patients; by sites or looks there is one for each."""
     repeats: Annotated[int, Field(ge=1, le=50)] = 1
+    """Of a split by patients."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 30
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 8
     """Patients in a step."""
@@ -105,6 +178,8 @@ class TrainingConfig(_Settings):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 7e-4
     """The peak of a one-cycle schedule."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
+    lesion_weight: Annotated[float, Field(ge=0, le=100)] = 0.5
+    """Weight of the loss by which map A learns where the annotated lesions are."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.98
     """Decay of the exponential average of the weights, which is what is kept; 0 keeps the last weights."""
@@ -119,6 +194,7 @@ class Config(_Settings):
 
     preparation: PreparationConfig = PreparationConfig()
     network: NetworkConfig = NetworkConfig()
+    auxiliary: AuxiliaryConfig = AuxiliaryConfig()
     training: TrainingConfig = TrainingConfig()
 
     def fingerprint(self) -> str:
@@ -128,7 +204,7 @@ class Config(_Settings):
 
     def to_toml(self) -> str:
         """Write all settings as TOML."""
-        return tomli_w.dumps(self.model_dump(mode="json"))
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 def preset_config(
@@ -136,9 +212,12 @@ def preset_config(
     *,
     network: NetworkName = "optimised",
     roi: RegionOfInterest = "none",
+    second_look: bool = False,
     covariates: tuple[Covariate, ...] = (),
+    pretrained: str | None = None,
     seed: int = 0,
     folds: int = 5,
+    split: Split = "patients",
 ) -> Config:
     """Build the settings of a preset.
 
@@ -149,19 +228,26 @@ def preset_config(
     network
         ``optimised``; ``plain``, the trunk with average pooling and nothing else; or ``matched``, the plain trunk
         with as many parameters as the optimised one.
-    roi, covariates, seed, folds
+    roi, second_look, covariates, pretrained, seed, folds, split
         As in `PreparationConfig`, `NetworkConfig` and `TrainingConfig`.
     """
-    size, epochs, repeats = {"quick": (112, 20, 1), "standard": (160, 30, 1), "full": (224, 60, 3)}[preset]
+    size, looks, epochs, repeats = {
+        "quick": (112, 8_000, 12, 1),
+        "standard": (160, 80_000, 40, 1),
+        "full": (224, 240_000, 60, 3),
+    }[preset]
     parts = {
-        "optimised": NetworkConfig(covariates=covariates),
-        "plain": NetworkConfig(multiscale=False, attention=False, pooling="mean", covariates=covariates),
-        "matched": NetworkConfig(multiscale=False, attention=False, matched=True, covariates=covariates),
+        "optimised": NetworkConfig(),
+        "plain": NetworkConfig(multiscale=False, attention=False, pooling="mean"),
+        "matched": NetworkConfig(multiscale=False, attention=False, matched=True),
     }
     return Config(
-        preparation=PreparationConfig(size=size, roi=roi),
-        network=parts[network],
-        training=TrainingConfig(epochs=epochs, repeats=repeats, seed=seed, folds=folds),
+        preparation=PreparationConfig(size=size, roi=roi, second_look=second_look),
+        network=parts[network].model_copy(update={"covariates": covariates, "pretrained": pretrained}),
+        auxiliary=AuxiliaryConfig(looks=looks),
+        training=TrainingConfig(
+            epochs=epochs, repeats=repeats if split == "patients" else 1, seed=seed, folds=folds, split=split
+        ),
     )
 
 

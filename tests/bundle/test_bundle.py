@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from osteoscope.bundle.load import SeenCases, load_bundle, read_recalibration_cases, read_training_cases
+from osteoscope.bundle.model_card import model_card
 from osteoscope.cohort.table import cases, read_cohort
+from osteoscope.config import PreparationConfig
 from osteoscope.errors import BundleError
 from osteoscope.inference.predictor import load_predictor
 from osteoscope.storage import sha256_of_file
@@ -53,7 +55,7 @@ def rewrite(folder: Path, content: dict[str, Any]) -> None:
     (folder / "bundle.json.sha256").write_text(f"{sha256_of_file(manifest)}  bundle.json\n")
 
 
-def test_a_bundle_of_before_methods_and_lineage_still_loads(folder: Path) -> None:
+def test_a_manifest_may_leave_out_its_lineage_and_the_method_of_its_calibration(folder: Path) -> None:
     content = json.loads((folder / "bundle.json").read_text())
     del content["lineage"]
     content["calibration"] = {"temperature": 1.5, "fitted_on": "The temperature was fitted on something."}
@@ -101,6 +103,47 @@ def test_the_model_card_says_what_the_bundle_cannot_do(folder: Path) -> None:
     assert "Lineage" not in card
 
 
+@pytest.mark.parametrize(
+    ("preparation", "reads", "may_miss"),
+    [
+        (PreparationConfig(), "The whole image is read; nobody has to mark the lesion.", False),
+        (
+            PreparationConfig(second_look=True),
+            "in full resolution, each region in which the networks find a lesion; nobody has to mark the lesion.",
+            True,
+        ),
+        (
+            PreparationConfig(second_look=True, second_look_at="box"),
+            "in full resolution, the square round the lesion's box: somebody has to mark the lesion first.",
+            False,
+        ),
+        (PreparationConfig(roi="outline"), "The square round the lesion's outline is read: somebody has to", False),
+    ],
+)
+def test_the_model_card_says_how_images_are_read(
+    run_folder: Path, preparation: PreparationConfig, reads: str, *, may_miss: bool
+) -> None:
+    manifest = load_bundle(run_folder / "bundle").manifest.model_copy(update={"preparation": preparation})
+    card = model_card(manifest)
+    assert reads in card
+    assert ("A lesion that the networks do not find" in card) == may_miss
+
+
+def test_the_model_card_says_what_was_learnt_before(run_folder: Path) -> None:
+    manifest = load_bundle(run_folder / "bundle").manifest
+    assert "auxiliary" not in model_card(manifest)
+    learnt = {
+        "images": 1085, "patients": 490, "minutes": 52.31, "fingerprint": "cafe", "views": {},
+        "kinds": {"osteochondroma": 512, "simple bone cyst": 113}, "sites": {"tibia": 350},
+    }  # fmt: skip
+    training = manifest.training.model_copy(update={"auxiliary": learnt})
+    card = model_card(manifest.model_copy(update={"training": training}))
+    told = " ".join(card[card.index("## What it was trained on") : card.index("## What its answer means")].split())
+    assert "- view: not asked\n\nCohort" in card
+    assert "1085 auxiliary images of 490 patients outside of these classes, in 52.3 minutes" in told
+    assert "- kind of tumour: osteochondroma 512, simple bone cyst 113 - body site: tibia 350 - view: not asked" in told
+
+
 def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -125,7 +168,7 @@ def test_one_changed_byte_is_found_and_the_file_named(folder: Path, name: str) -
 
 def test_a_changed_temperature_is_found(folder: Path) -> None:
     content = json.loads((folder / "bundle.json").read_text())
-    content["calibration"] |= {"method": "temperature", "temperature": 2.0}
+    content["calibration"] |= {"method": "temperature", "temperature": 2.0, "bias": None}
     (folder / "bundle.json").write_text(json.dumps(content))
     with pytest.raises(BundleError, match=r"bundle\.json.*SHA-256 differs"):
         load_bundle(folder)
@@ -154,7 +197,7 @@ def edited(key: str, value: object) -> Callable[[Path], None]:
         (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\xfe"), "cannot be read"),
         (lambda folder: (folder / "bundle.json").write_text("[]"), "schema None"),
         (lambda folder: (folder / "bundle.json").unlink(), "is not a bundle"),
-        (edited("schema", 2), "schema 2; this version of Osteoscope reads schema 1"),
+        (edited("schema", 1), "schema 1; this version of Osteoscope reads schema 2"),
         (edited("classes", 7), "damaged at classes"),
         (edited("surprise", 7), "damaged at surprise"),
         (edited("prior", {"osteosarcoma": 1.0}), "not of the same classes"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,61 @@ def test_blank_evidence_is_counted_and_finds_nothing() -> None:
 
 def test_without_lesions_there_is_no_table() -> None:
     assert localisation_table([]) == {}
+
+
+def square(top: int, left: int, side: int) -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), dtype=bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def found(patient: str, *regions: np.ndarray) -> LesionView:
+    """The lesion is rows 3 to 7 and columns 2 to 6."""
+    return dataclasses.replace(view(patient, "all", row=3), found=regions)
+
+
+def test_a_lesion_is_found_by_a_region_that_covers_half_of_it_and_fits() -> None:
+    views = [
+        found("covers it", square(3, 2, 4)),
+        found("covers half", square(5, 2, 4)),
+        found("covers less than half", square(6, 2, 4)),
+        found("four times as large", square(1, 0, 8)),
+        found("larger", square(0, 0, 9)),
+        found("two, one of which covers it", square(10, 10, 4), square(3, 2, 5)),
+        found("none"),
+        found("two that cover a quarter each", square(1, 0, 4), square(5, 4, 4)),
+    ]
+    table = localisation_table(views, draws=10)["regions"]
+    assert (table["images"], table["none"], table["several"]) == (8, 1, 2)
+    assert table["found"]["value"] == pytest.approx(4 / 8)
+
+
+def test_the_square_round_a_lesion_of_two_parts_is_round_both() -> None:
+    apart = found("P", square(0, 0, 14))
+    apart.mask[:] = False
+    apart.mask[1:3, 1:3] = apart.mask[11:13, 11:13] = True
+    # 12 x 12 round both; the parts themselves are 4 rows high together, and 4 x 4 would make 14 x 14 too large.
+    assert localisation_table([apart], draws=10)["regions"]["found"]["value"] == 1
+
+
+def test_a_patient_of_many_images_weighs_by_them_and_is_drawn_as_one() -> None:
+    views = [found("P0", square(3, 2, 4)) for _ in range(3)] + [found("P1")]
+    figure = localisation_table(views, draws=200)["regions"]["found"]
+    assert figure["value"] == pytest.approx(3 / 4)
+    assert figure["n"] == 2
+
+
+def test_the_map_of_lesions_is_a_row_of_its_own_where_every_image_has_one() -> None:
+    with_map = [
+        dataclasses.replace(one, lesion=np.where(one.mask, 0.9, 0.1).astype(np.float32))
+        for one in (view(f"P{n}", "all", row=n) for n in range(4))
+    ]
+    row = localisation_table(with_map, draws=10)["lesion"]
+    # 16 pixels of 0.9 among 240 of 0.1; half of the maximum is above 0.1.
+    assert row["energy"]["value"] == pytest.approx(16 * 0.9 / (16 * 0.9 + 240 * 0.1))
+    assert row["iou"]["value"] == row["dice"]["value"] == row["pointing"]["value"] == 1
+    assert "lesion" not in localisation_table([*with_map, view("P9", "all", row=1)], draws=10)
+
+
+def test_without_regions_asked_for_there_are_no_figures_of_them() -> None:
+    assert "regions" not in localisation_table([view("P0", "all", row=1), view("P1", "all", row=2)], draws=10)

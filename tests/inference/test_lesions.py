@@ -14,7 +14,7 @@ from osteoscope.config import PreparationConfig
 from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Lesion
 from osteoscope.inference.lesions import lesion_views
-from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction
+from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction, Look
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,12 +37,21 @@ def case(tmp_path: Path) -> Case:
     return Case(patient="P", label=1, images=(image,))
 
 
-def explained(logits: tuple[float, float]) -> ExplainedCase:
-    evidence = np.zeros((1, 2, 4, 4), dtype=np.float32)
+WHOLE = Look(square=(0, -20, 80), weight=0.5)
+# On a plane of 32 pixels it is columns 24 to 32 and rows 8 to 16.
+REGION = Look(square=(60, 0, 20), weight=0.5, likelihood=0.9)
+
+
+def explained(logits: tuple[float, float], *looks: Look) -> ExplainedCase:
+    """The first look speaks for class 0 in a corner and for class 1 to the right; further ones say 2 in every cell."""
+    evidence = np.zeros((1 + len(looks), 2, 4, 4), dtype=np.float32)
     evidence[0, 0, 0, 0], evidence[0, 1, 1, 3] = 1, 1
-    image = ImagePrediction(image="a.png", logits=logits, weight=1, square=(0, -20, 80))
+    evidence[1:] = 2
+    image = ImagePrediction(image="a.png", logits=logits, looks=(WHOLE, *looks))
     return ExplainedCase(
-        prediction=CasePrediction(patient="P", label=1, logits=logits, images=(image,)), evidence=evidence
+        prediction=CasePrediction(patient="P", label=1, logits=logits, images=(image,)),
+        evidence=evidence,
+        lesions=np.full((1, 4, 4), 0.3, dtype=np.float32),
     )
 
 
@@ -68,3 +77,42 @@ def test_images_without_a_lesion_and_cases_without_a_diagnosis_have_no_view(case
     preparation = PreparationConfig(size=32, roi="none")
     assert lesion_views(bare, explained((0, 1)), preparation, group="g") == []
     assert lesion_views(dataclasses.replace(case, label=None), explained((0, 1)), preparation, group="g") == []
+
+
+def test_a_region_that_was_found_is_marked_on_the_plane_of_the_first_look(case: Case) -> None:
+    preparation = PreparationConfig(size=32, second_look=True)
+    beyond = Look(square=(70, 30, 40), weight=0, likelihood=0.5)
+    (view,) = lesion_views(case, explained((0, 1), REGION, beyond), preparation, group="g")
+    first, second = np.zeros((2, 32, 32), dtype=bool)
+    first[8:16, 24:32] = True
+    second[20:, 28:] = True  # 70 to 110 and 30 to 70 of 80 x 40 pixels, cut at the plane's edge
+    assert view.found is not None
+    np.testing.assert_array_equal(view.found, [first, second])
+
+
+def test_the_evidence_of_a_second_look_lies_in_its_region(case: Case) -> None:
+    preparation = PreparationConfig(size=32, second_look=True)
+    (view,) = lesion_views(case, explained((1, 0), REGION), preparation, group="g")
+    # 16 cells of 2 over 8 x 8 pixels. The first look's one cell is 8 x 8 pixels in another corner.
+    expected = np.zeros((32, 32))
+    expected[8:16, 24:32] = 0.5
+    np.testing.assert_allclose(view.evidence[:, 16:], expected[:, 16:], atol=1e-6)
+    assert view.evidence.sum() == pytest.approx(32 + 1, rel=1e-5)
+
+
+def test_the_map_of_lesions_is_shown_where_the_network_was_asked_for_it(case: Case) -> None:
+    (asked,) = lesion_views(case, explained((0, 1)), PreparationConfig(size=32, second_look=True), group="g")
+    assert asked.lesion is not None
+    np.testing.assert_allclose(asked.lesion, np.full((32, 32), 0.3), rtol=1e-5)
+    assert asked.found == ()
+    (not_asked,) = lesion_views(case, explained((0, 1)), PreparationConfig(size=32), group="g")
+    assert not_asked.lesion is None
+    assert not_asked.found is None
+
+
+def test_a_region_that_a_person_marked_is_none_that_the_network_found(case: Case) -> None:
+    preparation = PreparationConfig(size=32, second_look=True, second_look_at="box")
+    marked = REGION.model_copy(update={"likelihood": None})
+    (view,) = lesion_views(case, explained((0, 1), marked), preparation, group="g")
+    assert view.lesion is not None
+    assert view.found is None

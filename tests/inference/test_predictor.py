@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from osteoscope.bundle.load import load_bundle
 from osteoscope.cohort.table import cases, read_cohort
+from osteoscope.config import PreparationConfig
 from osteoscope.errors import BundleError, ImageError, InputError
 from osteoscope.inference import engine as engine_module
 from osteoscope.inference.engine import MemberEngine
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from osteoscope.cohort.table import Case
+    from osteoscope.inference.prediction import ExplainedCase
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,7 @@ def test_every_output_agrees_with_the_torch_network(
                 (reading.scores, read.scores),
                 (reading.vectors, read.vectors),
                 (maps, read.maps),
+                (torch.sigmoid(reading.lesions), read.lesions),
                 (patient.logits[0], judged.logits),
                 (patient.weights[0], judged.weights),
             ]
@@ -73,16 +76,17 @@ def test_every_output_agrees_with_the_torch_network(
                 np.testing.assert_allclose(found, expected.numpy(), atol=1e-4, rtol=0)
 
 
+def unexplained(explained: ExplainedCase) -> float:
+    """What bias and covariates add to the first class's centred logit."""
+    logits = np.array(explained.prediction.logits)
+    return float((logits - logits.mean() - explained.evidence.sum(axis=(0, 2, 3)))[0])
+
+
 def test_evidence_and_bias_add_up_to_the_centred_logit(predictor: Predictor, several: list[Case]) -> None:
     """Two classes: the difference of summed evidence differs from that of the logits by what no pixel says."""
     case = several[0]
     blank = dataclasses.replace(case, images=case.images[:1])
     one, all_images = predictor.explain(blank), predictor.explain(case)
-
-    def unexplained(explained: object) -> float:
-        logits = np.array(explained.prediction.logits)  # type: ignore[attr-defined]
-        evidence = explained.evidence.sum(axis=(0, 2, 3))  # type: ignore[attr-defined]
-        return float((logits - logits.mean() - evidence)[0])
 
     # Bias and covariates are the same whichever images are read.
     assert unexplained(one) == pytest.approx(unexplained(all_images), abs=1e-5)
@@ -102,6 +106,7 @@ def test_micro_batches_change_nothing(
     parts = predictor.members[0].engine.read(planes)
     np.testing.assert_allclose(parts.vectors, whole.vectors, atol=1e-5)
     np.testing.assert_allclose(parts.maps, whole.maps, atol=1e-5)
+    np.testing.assert_allclose(parts.lesions, whole.lesions, atol=1e-5)
 
 
 def test_a_missing_covariate_is_no_obstacle(predictor: Predictor, several: list[Case]) -> None:
@@ -129,3 +134,24 @@ def test_a_graph_that_is_no_graph_is_refused(tmp_path: Path) -> None:
     (tmp_path / "planes.onnx").write_bytes(b"not a graph")
     with pytest.raises(BundleError, match=r"planes\.onnx: cannot be loaded by onnxruntime"):
         MemberEngine(tmp_path)
+
+
+def test_evidence_of_two_looks_and_bias_add_up_to_the_centred_logit(run_folder: Path, several: list[Case]) -> None:
+    """The same network, made to look at whole images and then at what it finds in them."""
+    twice, once = (
+        load_predictor(
+            load_bundle(run_folder / "bundle"), preparation=PreparationConfig(size=48, second_look=second_look)
+        )
+        for second_look in (True, False)
+    )
+
+    found = 0
+    for case in several:
+        one, two = once.explain(case), twice.explain(case)
+        found += sum(len(image.found) for image in two.prediction.images)
+        assert len(two.evidence) == sum(len(image.looks) for image in two.prediction.images)
+        assert sum(image.weight for image in two.prediction.images) == pytest.approx(1)
+        assert unexplained(two) == pytest.approx(unexplained(one), abs=1e-5)
+        np.testing.assert_array_equal(two.lesions, one.lesions)
+        assert 0 <= two.lesions.min() <= two.lesions.max() <= 1
+    assert found

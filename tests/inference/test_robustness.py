@@ -6,19 +6,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from osteoscope.bundle.load import load_bundle
-from osteoscope.cohort.table import cases, read_cohort
-from osteoscope.imaging.disturb import Radiograph
+from osteoscope.cohort.table import Case, CaseImage, cases, read_cohort
+from osteoscope.config import PreparationConfig
+from osteoscope.evaluation.calibration import CalibrationMap
+from osteoscope.evaluation.conformal import Refused
+from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Lesion
-from osteoscope.inference.predict import prepare_case, read_pixels
+from osteoscope.inference.engine import Judgement, MemberEngine, PlaneReadings
+from osteoscope.inference.predict import Member, prepare_case, prepare_pixels, read_pixels
 from osteoscope.inference.predictor import Predictor, load_predictor
-from osteoscope.inference.robustness import Condition, disturbed_logits, prepare_radiographs
+from osteoscope.inference.robustness import Condition, disturbed_logits
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from osteoscope.cohort.table import Case
+    from numpy.typing import NDArray
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +43,11 @@ def test_strength_0_is_what_the_bundle_says_anyway(predictor: Predictor, some: l
         assert list(disturbed_logits(predictor, case, nothing, seed=0)) == [expected]
 
 
-def test_radiographs_are_prepared_as_cases_are(predictor: Predictor, some: list[Case]) -> None:
+def test_decoded_pixels_are_prepared_as_cases_are(predictor: Predictor, some: list[Case]) -> None:
     for case in some:
-        decoded = [Radiograph(pixels=read_pixels(image), lesions=image.lesions) for image in case.images]
-        expected, found = prepare_case(case, predictor.preparation), prepare_radiographs(decoded, predictor.preparation)
+        decoded = [read_pixels(image) for image in case.images]
+        expected = prepare_case(case, predictor.preparation)
+        found = prepare_pixels(decoded, [image.lesions for image in case.images], predictor.preparation)
         np.testing.assert_array_equal(found.planes, expected.planes)
         assert found.squares == expected.squares
 
@@ -49,9 +55,9 @@ def test_radiographs_are_prepared_as_cases_are(predictor: Predictor, some: list[
 def test_a_shifted_lesion_is_read_where_it_went(predictor: Predictor, some: list[Case]) -> None:
     """Read round the lesion, a shift that leaves the whole crop in the picture changes nothing."""
     pixels = np.random.default_rng(0).random((96, 96)).astype(np.float32)
-    here = Radiograph(pixels=pixels, lesions=(Lesion(box=(40, 40, 60, 60)),))
-    there = Radiograph(pixels=np.roll(pixels, (5, -7), axis=(0, 1)), lesions=(Lesion(box=(33, 45, 53, 65)),))
-    planes = prepare_radiographs([here, there], predictor.preparation).planes
+    here, there = Lesion(box=(40, 40, 60, 60)), Lesion(box=(33, 45, 53, 65))
+    moved = np.roll(pixels, (5, -7), axis=(0, 1))
+    planes = prepare_pixels([pixels, moved], [[here], [there]], predictor.preparation).planes
     np.testing.assert_allclose(planes[0], planes[1], atol=1e-6)
 
 
@@ -62,3 +68,66 @@ def test_every_condition_has_its_answer_in_order(predictor: Predictor, some: lis
     assert noisy != first
     assert list(disturbed_logits(predictor, some[0], conditions, seed=0))[1] == noisy
     assert list(disturbed_logits(predictor, some[0], conditions, seed=1))[1] != noisy
+
+
+class BrightIsLesion(MemberEngine):
+    """Finds a lesion where a plane of 32 pixels is bright, on a grid of 8, and knows a plane by its middle pixel."""
+
+    def __init__(self) -> None:
+        pass
+
+    def read(self, planes: NDArray[np.float32]) -> PlaneReadings:
+        bright = planes.reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4)) > 0.5
+        return PlaneReadings(
+            scores=np.zeros(len(planes), dtype=np.float32),
+            vectors=planes[:, 0, 16, 16, None],
+            maps=np.zeros((len(planes), 2, 8, 8), dtype=np.float32),
+            lesions=bright.astype(np.float32),
+        )
+
+    def judge(self, readings: PlaneReadings, covariates: NDArray[np.float32] | None = None) -> Judgement:
+        middle = readings.vectors[:, 0]
+        logits = np.array([middle.mean(), -middle.mean()], dtype=np.float32)
+        return Judgement(logits=logits, weights=np.full(len(middle), 1 / len(middle), dtype=np.float32))
+
+
+@pytest.fixture
+def dark_with_a_bright_patch(tmp_path: Path) -> Case:
+    """A picture of 128 x 128 pixels with a patch of 32 x 32, which is not in its middle and is not annotated."""
+    pixels = np.zeros((128, 128), dtype=np.uint8)
+    pixels[16:48, 64:96] = 255
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    image = CaseImage(
+        image="a.png",
+        path=path,
+        pixel_sha256=pixel_sha256(read_picture(path).read()[0]),
+        rows=128,
+        columns=128,
+        modality="radiograph",
+    )
+    return Case(patient="P", label=None, images=(image,))
+
+
+@pytest.mark.parametrize(
+    ("second_look", "expected"),
+    # The first look's middle is dark, the second's, in the patch, is 1: half of 1, wherever the patch has gone, until
+    # the border has swallowed it.
+    [(True, [0.5, 0.5, 0.5, 0.0]), (False, [0.0, 0.0, 0.0, 0.0])],
+)
+def test_the_second_look_goes_where_the_disturbed_image_shows_the_lesion(
+    dark_with_a_bright_patch: Case, *, second_look: bool, expected: list[float]
+) -> None:
+    predictor = Predictor(
+        members=(Member(engine=BrightIsLesion()),),
+        preparation=PreparationConfig(size=32, second_look=second_look),
+        calibration=CalibrationMap(method="none", temperature=1, bias=(0, 0), prior=(0.5, 0.5)),
+        conformal=Refused(reason="not needed"),
+    )
+    conditions = [
+        Condition(disturbance=name, strength=strength)
+        for name, strength in (("noise", 0.0), ("shift", 8.0), ("resolution", 1.0), ("borders", 40.0))
+    ]
+    said = list(disturbed_logits(predictor, dark_with_a_bright_patch, conditions, seed=1))
+    np.testing.assert_allclose([logits[0] for logits in said], expected, atol=1e-6)
+    assert said[0] == predictor.explain(dark_with_a_bright_patch).prediction.logits

@@ -33,6 +33,7 @@ def closed_form(network: TumourNetwork, planes: torch.Tensor) -> np.ndarray:
         scores=reading.scores.numpy(),
         vectors=reading.vectors.numpy(),
         maps=network.class_maps(reading.maps).detach().numpy(),
+        lesions=torch.sigmoid(reading.lesions).numpy(),
     )
     return closed_form_evidence(
         [readings], [Judgement(logits=judged.logits[0].numpy(), weights=judged.weights[0].numpy())]

@@ -140,6 +140,47 @@ def test_maps_lie_on_the_stride_16_grid_whatever_the_size(size: int, grid: int) 
     assert (reading.maps >= 0).all()
 
 
+def test_the_lesion_map_lies_on_the_grid_of_the_finest_tap() -> None:
+    network = TumourNetwork(TINY, classes=2).eval()
+    with torch.no_grad():
+        reading = network.encoder(torch.rand(2, 1, 64, 96))
+    assert reading.maps.shape[-2:] == (4, 6)
+    assert reading.lesions.shape == (2, 8, 12)
+
+
+def test_untrained_few_places_are_held_to_be_lesion() -> None:
+    network = TumourNetwork(TINY, classes=2).eval()
+    with torch.no_grad():
+        likely = network.encoder(torch.rand(4, 1, 64, 64)).lesions.sigmoid()
+    # A logit of -3 is a likelihood of 4.7 %.
+    assert 0.01 < likely.mean() < 0.15
+
+
+def test_the_whole_network_says_where_it_holds_a_lesion_to_be_as_its_encoder_does() -> None:
+    network = TumourNetwork(TINY, classes=2).eval()
+    planes = torch.rand(3, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(network(planes, one_bag(3)).lesions, network.encoder(planes).lesions)
+
+
+def test_the_lesion_head_has_no_say_in_the_class() -> None:
+    network = TumourNetwork(TINY, classes=2).eval()
+    planes = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        before = network(planes, one_bag(2)).logits
+        network.get_parameter("encoder.lesion.last.weight").fill_(7)
+        assert torch.equal(network(planes, one_bag(2)).logits, before)
+
+
+def test_learning_where_lesions_are_changes_map_a() -> None:
+    network = TumourNetwork(TINY, classes=2)
+    network(torch.rand(2, 1, 64, 64), one_bag(2)).lesions.sum().backward()
+    gradient = network.get_parameter("encoder.norm.weight").grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+    assert network.get_parameter("head.linear.weight").grad is None
+
+
 def test_covariates_add_to_the_logits_and_start_at_nothing() -> None:
     network = TumourNetwork(TINY, classes=2, covariates=2).eval()
     planes, none, some = torch.rand(1, 1, 64, 64), torch.zeros(1, 2), torch.tensor([[1.0, 2.0]])

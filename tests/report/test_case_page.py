@@ -104,6 +104,70 @@ def test_the_marks_are_explained_where_they_are_used(case: CaseContent, read_pag
     assert "what was read of the image" not in text
 
 
+def looked(case: CaseContent, found: tuple[tuple[Square, ...], ...], **more: Any) -> CaseContent:
+    """Give each image its regions."""
+    images = tuple(dataclasses.replace(image, found=regions) for image, regions in zip(case.images, found, strict=True))
+    return dataclasses.replace(case, images=images, **more)
+
+
+SQUARE = Square(left=2.0, top=2.0, side=5.0)
+
+
+def test_each_image_says_whether_the_network_found_a_region_in_it(
+    case: CaseContent, read_page: Callable[[str], Any]
+) -> None:
+    text = read_page(case_html(looked(case, ((SQUARE,), ()), second_look="found"))).text
+    first, second = text.index("in one region (dashed frame), and looked at it again"), text.index("No region found")
+    assert text.index("had 62 % of the weight") < first < second
+    assert "region in which the network found a lesion and looked again (dashed frame)" in text
+    assert "at the regions in which it finds a lesion" in text
+    several = read_page(case_html(looked(case, ((SQUARE, SQUARE), (SQUARE,)), second_look="found"))).text
+    assert "in 2 regions (dashed frames), and looked at each again" in several
+    assert "No region found" not in several
+
+
+def test_a_case_in_which_nothing_was_found_has_no_legend_for_it(
+    case: CaseContent, read_page: Callable[[str], Any]
+) -> None:
+    text = read_page(case_html(dataclasses.replace(case, second_look="found"))).text
+    assert text.count("No region found") == 2
+    assert "(dashed frame)" not in text
+
+
+def test_where_there_is_no_second_look_none_is_spoken_of(case: CaseContent, read_page: Callable[[str], Any]) -> None:
+    text = read_page(case_html(case)).text
+    assert "region" not in text
+    assert "first" not in text
+
+
+def test_a_region_that_a_person_marked_is_not_said_to_be_found(
+    case: CaseContent, read_page: Callable[[str], Any]
+) -> None:
+    text = read_page(case_html(looked(case, ((SQUARE,), (SQUARE,)), second_look="marked"))).text
+    assert text.count("looked again at the lesion that a person had marked (dashed frame)") == 2
+    assert "region of the marked lesion, looked at again (dashed frame)" in text
+    assert "at the lesion that a person has marked" in text
+    assert "network found a lesion" not in text
+    assert "finds a lesion" not in text
+
+
+def test_regions_are_framed_on_the_evidence_and_the_radiograph_stays_bare(
+    case: CaseContent, read_page: Callable[[str], Any]
+) -> None:
+    with_frame = pictures(read_page(case_html(looked(case, ((SQUARE,), ()), second_look="found"))))
+    without = pictures(read_page(case_html(case)))
+    # Columns 2 to 7 of 10 and rows 2 to 7 of 20, 26 pixels each.
+    framed = []
+    for (_, one), (_, other) in zip(with_frame, without, strict=True):
+        changed = np.abs(np.asarray(one, dtype=float) - np.asarray(other, dtype=float)).reshape(*one.size[::-1], -1)
+        rows, columns = np.nonzero(changed.max(axis=2) > 60)
+        framed.append(rows.size > 0)
+        if rows.size:
+            assert (rows.min(), rows.max()) == pytest.approx((52, 181), abs=4)
+            assert (columns.min(), columns.max()) == pytest.approx((52, 181), abs=4)
+    assert framed == [False, True, True, False, False, False]
+
+
 def test_bars_are_as_long_as_the_probabilities_and_carry_the_prior(case: CaseContent) -> None:
     html = case_html(dataclasses.replace(case, prior=(0.25, 0.75)))
     for drawn in ('width="87.30"', 'width="12.70"', 'd="M25.00 0V10"', 'd="M75.00 0V10"'):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from osteoscope.imaging.prepare import Lesion, Square
 from osteoscope.report.overlay import (
+    UNIT_TEXT,
     colour_strip,
     colour_table,
     evidence_scale,
@@ -133,6 +134,67 @@ def test_what_was_read_is_framed_faintly_and_only_where_something_was_left_out()
     assert whole.max() == 0
 
 
+def runs(line: npt.NDArray[np.bool_]) -> int:
+    """Count the parts of a line that are lit without a gap."""
+    return int(line[0]) + int((np.diff(line.astype(int)) == 1).sum())
+
+
+def test_a_found_region_is_framed_in_dashes_where_its_coordinates_say_and_seen_on_black_and_on_white() -> None:
+    region = Square(left=1.0, top=1.0, side=2.0)
+    on_black = array(overlay_picture(np.zeros((4, 4), np.float32), NONE, scale=0.0, found=(region,)))
+    on_white = array(overlay_picture(np.ones((4, 4), np.float32), NONE, scale=0.0, found=(region,)))
+    # Pixel edges 1 and 3 of four lie at 128 and 384 of 512.
+    lit_rows, lit_columns = np.nonzero(on_black.max(axis=2) > 60)
+    assert (lit_rows.min(), lit_rows.max()) == pytest.approx((128, 383), abs=2)
+    assert (lit_columns.min(), lit_columns.max()) == pytest.approx((128, 383), abs=2)
+    assert on_black[256, 256].max() == 0
+    assert on_white[256, 256].min() == 255
+    # A line of about 256 pixels has several dashes, light blue on black; on white its gaps and edges are dark.
+    assert 6 <= runs(on_black[128:384, 128].max(axis=1) > 60) <= 16
+    left = on_black[128:384, 128]
+    blue = left[left.max(axis=1) > 200]
+    assert (blue[:, 2] > blue[:, 0] + 100).all()
+    assert on_white[134:378, 124:133].min(axis=(1, 2)).max() < 60
+
+
+def test_every_corner_of_a_dashed_frame_is_whole() -> None:
+    picture = overlay_picture(
+        np.zeros((100, 100), np.float32), np.zeros((100, 100), np.float32), scale=0.0,
+        found=(Square(left=13.0, top=21.0, side=57.0),),
+    )  # fmt: skip
+    shown = array(picture)[..., 2]
+    # 100 columns become 600.
+    for x in (78, 420):
+        for y in (126, 468):
+            assert shown[y - 3 : y + 3, x - 3 : x + 3].max() > 200
+
+
+def test_outline_read_square_and_found_regions_differ_without_colour() -> None:
+    black = np.zeros((4, 4), np.float32)
+    square = Square(left=1.0, top=1.0, side=2.0)
+    outline = overlay_picture(black, NONE, scale=0.0, lesions=(Lesion(box=(1.0, 1.0, 3.0, 3.0)),))
+    read = overlay_picture(black, NONE, scale=0.0, square=square)
+    found = overlay_picture(black, NONE, scale=0.0, found=(square,))
+    sides = [array(picture.convert("L"))[128:384, 126:131].max(axis=1) for picture in (outline, read, found)]
+    # The first two lines are whole, one bright and one faint; the third has gaps.
+    assert sides[0].min() > 200
+    assert 60 < sides[1].min() <= sides[1].max() < 160
+    assert sides[2].min() < 20
+    assert sides[2].max() > 160
+
+
+def test_several_regions_are_framed_and_one_that_reaches_beyond_the_image_ends_at_its_edge() -> None:
+    black = np.zeros((8, 8), np.float32)
+    regions = (Square(left=1.0, top=1.0, side=2.0), Square(left=5.0, top=6.0, side=5.0))
+    shown = array(overlay_picture(black, black, scale=0.0, found=regions))[..., 2]
+    # 8 columns become 512, 64 each. The second region ends at the right and lower edges of the picture.
+    for part in (shown[60:68, 64:192], shown[380:388, 320:], shown[-6:, 320:], shown[384:, -6:].T):
+        assert part.max() > 200
+        assert runs(part.max(axis=0) > 60) > 1
+    assert shown[200:370].max() == 0
+    assert overlay_picture(black, black, scale=0.0, found=()).getbbox() is None
+
+
 @pytest.mark.parametrize(
     ("shape", "longest", "expected"),
     [
@@ -197,6 +259,9 @@ def test_the_colour_bar_stands_beside_the_picture_and_leaves_it_as_it_is() -> No
 def test_the_ticks_of_the_bar_are_shares_or_contributions() -> None:
     assert [tick_text(share, scale=2.6, unit="share") for share in (0.0, 0.5, 1.0)] == ["0 %", "50 %", "100 %"]
     assert [tick_text(share, scale=2.6, unit="logit") for share in (0.0, 0.5, 1.0)] == ["0", "1.3", "2.6"]
+    # Of an image of many pixels each adds little.
+    assert tick_text(1.0, scale=0.0000261, unit="logit") == "2.6e-05"
+    assert UNIT_TEXT["logit"] == "logit per pixel of the image"
 
 
 def test_the_colour_strip_runs_from_weak_to_strong_over_black_and_over_bone() -> None:

@@ -189,6 +189,59 @@ def test_the_proof_of_disjoint_folds_is_shown_and_a_leak_cries_out(
     assert "No patient, and no image" not in text
 
 
+def test_what_was_learnt_before_is_told_where_something_was(
+    study: StudyContent, read_page: Callable[[str], Any]
+) -> None:
+    text = read_page(study_html(study)).text
+    assert "the networks learnt from 1,085 auxiliary images of 490 patients" in text
+    assert "This took 52.3 minutes" in text
+    assert "Kinds, images osteochondroma 512, simple bone cyst 113 Sites, images tibia 350 Views, images –" in text
+    assert "never judged; 1,085 of them taught" in text
+    assert "learnt first" not in read_page(study_html(dataclasses.replace(study, auxiliary=None))).text
+    # What taught a bundle is none of the images that it is evaluated on.
+    other = read_page(study_html(dataclasses.replace(study, kind="evaluation"))).text
+    assert "1,085 auxiliary images" in other
+    assert "of them taught" not in other
+    alone = dataclasses.replace(study, folds=(), history=())
+    assert "learnt first" in read_page(study_html(alone)).text
+
+
+def regions_row(html: str) -> str | None:
+    """Cut out the figures of the regions, if the page has any."""
+    found = re.search(r'id="table-regions".*?<tbody>(.*?)</tbody>', html, re.DOTALL)
+    return None if found is None else " ".join(re.sub(r"<[^>]*>", " ", found[1]).split())
+
+
+def test_how_many_lesions_the_network_found_is_told_where_it_had_to_find_them(study: StudyContent) -> None:
+    assert regions_row(study_html(study)) == "1,081 83 % (77–89) n = 50 4 13"
+    not_asked = {**study.metrics, "localisation": {}}
+    assert regions_row(study_html(dataclasses.replace(study, metrics=not_asked))) is None
+    study.metrics["localisation"]["regions"]["found"] = {"value": 1.0, "low": None, "high": None, "n": 1}
+    assert regions_row(study_html(study)) == "1,081 100 % no interval; n = 1 4 13"
+
+
+@pytest.mark.parametrize(
+    ("roi", "second_look", "told"),
+    [
+        ("none", False, "The network read whole images; no one told it where the lesion is."),
+        ("none", True, "then, in full resolution, the regions in which it found a lesion; no one told it"),
+        ("box", False, "The network read the square round the lesion's annotated box: a person had pointed"),
+        (
+            "box",
+            True,
+            "whole images and then, in full resolution, the square round the lesion's annotated box: a person",
+        ),
+        ("outline", True, "then, in full resolution, the square round the lesion's annotated outline: a person"),
+    ],
+)
+def test_it_says_where_the_network_looked(
+    study: StudyContent, read_page: Callable[[str], Any], *, roi: str, second_look: bool, told: str
+) -> None:
+    settings = {"preparation.second_look": second_look}
+    content = dataclasses.replace(study, metrics={**study.metrics, "roi": roi}, settings=settings)
+    assert told in read_page(study_html(content)).text
+
+
 def test_a_network_set_beside_is_listed_once(study: StudyContent, read_page: Callable[[str], Any]) -> None:
     study.metrics["baselines"]["plain network"] = study.beside[0].metrics["patient"]
     html = study_html(study)

@@ -1,23 +1,42 @@
-"""Changes of planes: what is drawn, where it lands, and that it repeats."""
+"""Looks at images and changes of planes: what is drawn and how often, where it lands, and that it repeats."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
 from osteoscope.config import AugmentationConfig
-from osteoscope.training.augment import apply_changes, draw_changes
-from osteoscope.training.planes import canvas_size
+from osteoscope.training.augment import Changes, Kind, apply_changes, draw_changes, draw_looks
+from osteoscope.training.planes import NO_REGION, PlaneStore, canvas_size
 
-NOTHING = AugmentationConfig(rotation=0, scale=0, shift=0, flip=False, gamma=0, noise=0, erase=0)
+NOTHING = AugmentationConfig(
+    rotation=0,
+    scale=0,
+    shift=0,
+    flip=False,
+    region_scale=0,
+    region_shift=0,
+    gamma=0,
+    noise=0,
+    blur=0,
+    erase=0,
+    collimate=0,
+)
 SIZE = 32
 CANVAS = canvas_size(SIZE)
+SHARE = SIZE / CANVAS
+
+
+def drawn(kinds: list[Kind], settings: AugmentationConfig, seed: int = 0) -> Changes:
+    generator = torch.Generator().manual_seed(seed)
+    return draw_changes(torch.tensor(kinds), size=SIZE, canvas=CANVAS, settings=settings, generator=generator)
 
 
 def changed(canvases: torch.Tensor, settings: AugmentationConfig, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    changes = draw_changes(len(canvases), size=SIZE, canvas=CANVAS, settings=settings, generator=generator)
-    return apply_changes(canvases, changes)
+    changes = drawn([Kind.FIRST] * len(canvases), settings, seed)
+    return apply_changes(canvases, torch.zeros_like(canvases, dtype=torch.uint8), changes)[0]
 
 
 def middle(canvases: torch.Tensor) -> torch.Tensor:
@@ -25,15 +44,130 @@ def middle(canvases: torch.Tensor) -> torch.Tensor:
     return canvases[:, :, edge : edge + SIZE, edge : edge + SIZE]
 
 
-@pytest.mark.parametrize(("size", "canvas"), [(32, 40), (112, 140), (160, 200), (96, 120)])
-def test_a_canvas_is_a_quarter_larger_with_the_plane_in_its_middle(size: int, canvas: int) -> None:
+def within_chance(count: int, number: int, share: float) -> bool:
+    """Whether a count of so many draws is no stranger than one in a million."""
+    return bool(binom.ppf(5e-7, number, share) <= count <= binom.isf(5e-7, number, share))
+
+
+@pytest.mark.parametrize(("size", "canvas"), [(32, 48), (33, 49), (112, 168), (160, 240), (96, 144)])
+def test_a_canvas_is_half_as_large_again_with_the_plane_in_its_middle(size: int, canvas: int) -> None:
     assert canvas_size(size) == canvas
     assert (canvas_size(size) - size) % 2 == 0
 
 
-def test_without_changes_the_middle_of_the_canvas_comes_back() -> None:
-    canvases = torch.rand(3, 1, CANVAS, CANVAS)
-    torch.testing.assert_close(changed(canvases, NOTHING), middle(canvases), atol=1e-4, rtol=0)
+# Looks.
+
+
+def store_of(regions: list[int]) -> PlaneStore:
+    images = len(regions)
+    canvases = torch.zeros(images + sum(region != NO_REGION for region in regions), 1, 1, 1)
+    return PlaneStore(
+        canvases=canvases.half(),
+        lesions=canvases.byte(),
+        marked=torch.tensor(regions) != NO_REGION,
+        regions=torch.tensor(regions),
+        size=SIZE,
+    )
+
+
+def test_so_many_images_are_looked_at_once_again_and_in_their_region_alone_as_was_asked() -> None:
+    number = 4000
+    settings = AugmentationConfig(only_first=0.2, only_region=0.3, elsewhere=0.1)
+    store = store_of(list(range(number, 2 * number)))
+    looks = draw_looks(range(number), store, settings, np.random.default_rng(0))
+    first = np.zeros(number, dtype=bool)
+    first[looks.images[looks.kinds == Kind.FIRST]] = True
+    region = np.zeros(number, dtype=bool)
+    region[looks.images[looks.kinds != Kind.FIRST]] = True
+    assert within_chance(int((first & ~region).sum()), number, 0.2)
+    assert within_chance(int((region & ~first).sum()), number, 0.3)
+    assert within_chance(int((first & region).sum()), number, 0.5)
+    assert len(looks.images) == int(first.sum() + region.sum())
+    wrong = int((looks.kinds == Kind.ELSEWHERE).sum())
+    assert within_chance(wrong, int(region.sum()), 0.1)
+    # A first look and a wrong region read the image's own canvas; a region reads the lesion's.
+    at_lesion = looks.kinds == Kind.REGION
+    assert torch.equal(looks.canvases, looks.images + number * at_lesion)
+
+
+def test_looks_stand_in_the_order_of_the_images_and_the_first_before_the_region() -> None:
+    both = AugmentationConfig(only_first=0, only_region=0, elsewhere=0)
+    looks = draw_looks([2, 0, 1], store_of([3, NO_REGION, 4]), both, np.random.default_rng(0))
+    assert looks.images.tolist() == [2, 2, 0, 0, 1]
+    assert looks.canvases.tolist() == [2, 4, 0, 3, 1]
+    assert looks.kinds.tolist() == [Kind.FIRST, Kind.REGION, Kind.FIRST, Kind.REGION, Kind.FIRST]
+
+
+@pytest.mark.parametrize("only_region", [0.0, 0.5, 1.0])
+def test_an_image_without_a_region_is_looked_at_once_whatever_is_drawn(only_region: float) -> None:
+    settings = AugmentationConfig(only_first=0, only_region=only_region, elsewhere=1)
+    looks = draw_looks(range(200), store_of([NO_REGION] * 200), settings, np.random.default_rng(0))
+    assert looks.images.tolist() == looks.canvases.tolist() == list(range(200))
+    assert bool((looks.kinds == Kind.FIRST).all())
+
+
+def test_the_generator_moves_on_by_the_same_amount_whatever_looks_are_drawn() -> None:
+    states = []
+    for regions, settings in [
+        ([3, 4, 5], AugmentationConfig(only_first=1, only_region=0)),
+        ([3, 4, 5], AugmentationConfig(only_first=0, only_region=0, elsewhere=1)),
+        ([NO_REGION] * 3, AugmentationConfig()),
+    ]:
+        rng = np.random.default_rng(4)
+        draw_looks([0, 1, 2], store_of(regions), settings, rng)
+        states.append(rng.bit_generator.state)
+    assert states[0] == states[1] == states[2]
+
+
+# Where a plane is cut from its canvas.
+
+
+def test_without_changes_the_middle_of_the_canvas_comes_back_for_a_first_look_and_for_a_region() -> None:
+    canvases, lesions = torch.rand(4, 1, CANVAS, CANVAS), (torch.rand(4, 1, CANVAS, CANVAS) > 0.5).byte()
+    changes = drawn([Kind.FIRST, Kind.REGION, Kind.REGION, Kind.FIRST], NOTHING)
+    planes, cut = apply_changes(canvases, lesions, changes)
+    torch.testing.assert_close(planes, middle(canvases), atol=1e-4, rtol=0)
+    torch.testing.assert_close(cut, middle(lesions).float(), atol=1e-4, rtol=0)
+
+
+def frames(changes: Changes) -> tuple[torch.Tensor, torch.Tensor]:
+    """Low and high edges of what each unturned plane reads, (planes, 2) each, where the first look reads -1 to 1."""
+    corners = torch.tensor([[-1.0, -1.0, 1.0], [1.0, 1.0, 1.0], [-1.0, 1.0, 1.0], [1.0, -1.0, 1.0]])
+    places = torch.einsum("nij,cj->nci", changes.matrices, corners) / SHARE
+    return places.amin(dim=1), places.amax(dim=1)
+
+
+def test_a_wrong_region_lies_within_what_the_first_look_reads_anywhere_in_it() -> None:
+    low, high = frames(drawn([Kind.ELSEWHERE] * 3000, NOTHING.model_copy(update={"flip": True})))
+    assert low.min() >= -1 - 1e-5
+    assert high.max() <= 1 + 1e-5
+    # From a quarter to 0.6 of the first look's side, and up to all of its four edges.
+    sides = (high - low)[:, 0] / 2
+    assert 0.25 <= sides.min() < 0.26
+    assert 0.59 < sides.max() <= 0.6
+    assert (low.amin(dim=0) < -0.98).all()
+    assert (high.amax(dim=0) > 0.98).all()
+
+
+def test_a_region_and_a_first_look_are_each_off_by_what_was_asked_of_them() -> None:
+    kinds = [Kind.FIRST, Kind.REGION] * 1000
+    settings = NOTHING.model_copy(update={"scale": 0.2, "shift": 0.1, "region_scale": 0.3, "region_shift": 0.15})
+    low, high = frames(drawn(kinds, settings))
+    sides, centres = (high - low)[:, 0] / 2, (high + low) / 2
+    for start, scale, shift in [(0, 1.2, 0.1), (1, 1.3, 0.15)]:
+        ours, moved = sides[start::2], centres[start::2].abs()
+        assert 1 / scale - 1e-5 <= ours.min() < 1 / scale + 0.01
+        assert scale - 0.01 < ours.max() <= scale + 1e-5
+        # A share of the side is twice that of the half side.
+        assert 2 * shift - 0.01 < moved.max() <= 2 * shift + 1e-5
+
+
+def test_what_is_asked_of_regions_leaves_first_looks_alone() -> None:
+    settings = NOTHING.model_copy(update={"region_scale": 0.3, "region_shift": 0.15})
+    low, high = frames(drawn([Kind.FIRST, Kind.REGION] * 50, settings))
+    torch.testing.assert_close(low[::2], torch.full((50, 2), -1.0))
+    torch.testing.assert_close(high[::2], torch.full((50, 2), 1.0))
+    assert bool(((low[1::2] + 1).abs().amax(dim=1) > 0.01).any())
 
 
 def test_a_flip_mirrors_left_and_right_of_about_half_of_the_planes() -> None:
@@ -42,19 +176,106 @@ def test_a_flip_mirrors_left_and_right_of_about_half_of_the_planes() -> None:
     kept = (planes - middle(canvases)).abs().amax(dim=(1, 2, 3)) < 1e-4
     mirrored = (planes - middle(canvases).flip(-1)).abs().amax(dim=(1, 2, 3)) < 1e-4
     assert bool((kept ^ mirrored).all())
-    assert 70 <= int(mirrored.sum()) <= 130
+    assert within_chance(int(mirrored.sum()), 200, 0.5)
 
 
-def test_a_quarter_turn_turns() -> None:
+def test_a_quarter_turn_turns_the_plane_and_the_lesion_with_it() -> None:
     # The largest angle is drawn by no seed, so the matrix is set by hand through a rotation of 90 degrees and scale 1.
-    canvases = torch.rand(1, 1, CANVAS, CANVAS)
-    generator = torch.Generator().manual_seed(0)
-    changes = draw_changes(1, size=SIZE, canvas=CANVAS, settings=NOTHING, generator=generator)
-    share = SIZE / CANVAS
-    changes.matrices[0] = torch.tensor([[0.0, -share, 0.0], [share, 0.0, 0.0]])
-    turned = apply_changes(canvases, changes)
+    canvases, lesions = torch.rand(1, 1, CANVAS, CANVAS), (torch.rand(1, 1, CANVAS, CANVAS) > 0.5).byte()
+    changes = drawn([Kind.FIRST], NOTHING)
+    changes.matrices[0] = torch.tensor([[0.0, -SHARE, 0.0], [SHARE, 0.0, 0.0]])
+    turned, cut = apply_changes(canvases, lesions, changes)
     # Output (x, y) reads the canvas at (-y, x), so the top right shows what was at the bottom right: anticlockwise.
     torch.testing.assert_close(turned, middle(canvases).rot90(1, dims=(2, 3)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(cut, middle(lesions).float().rot90(1, dims=(2, 3)), atol=1e-4, rtol=0)
+
+
+def disc(row: float, column: float, radius: float) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(CANVAS), torch.arange(CANVAS), indexing="ij")
+    return ((rows + 0.5 - row) ** 2 + (columns + 0.5 - column) ** 2 <= radius**2).float()
+
+
+def centroids(planes: torch.Tensor) -> torch.Tensor:
+    """Rows and columns of the centre of mass in pixel-edge coordinates: (planes, 2)."""
+    places = torch.arange(SIZE) + 0.5
+    mass = planes.sum(dim=(1, 2, 3))
+    rows, columns = planes.sum(dim=3) @ places, planes.sum(dim=2) @ places
+    return torch.stack([rows[:, 0], columns[:, 0]], dim=1) / mass[:, None]
+
+
+def test_a_lesion_goes_where_its_bright_spot_in_the_picture_goes() -> None:
+    # On the canvas the spot is 5 pixels above and 4 pixels right of the middle.
+    spot = disc(CANVAS / 2 - 5, CANVAS / 2 + 4, 3).expand(300, 1, CANVAS, CANVAS)
+    settings = NOTHING.model_copy(update={"rotation": 180, "scale": 0.2, "shift": 0.05, "flip": True})
+    changes = drawn([Kind.FIRST] * 300, settings)
+    planes, lesions = apply_changes(0.2 + 0.6 * spot, spot.byte(), changes)
+    # The place on the plane that reads the spot's: the matrix turned round, in units of half sides.
+    spot_on_canvas = torch.tensor([4.0, -5.0]) / (CANVAS / 2)
+    on_plane = torch.linalg.solve(changes.matrices[:, :, :2], spot_on_canvas - changes.matrices[:, :, 2])
+    expected = (on_plane.flip(1) + 1) * SIZE / 2
+    torch.testing.assert_close(centroids(planes - 0.2), expected, atol=0.15, rtol=0)
+    torch.testing.assert_close(centroids(lesions), expected, atol=0.15, rtol=0)
+    # Zooming in by a fifth makes the area larger by 1.44, zooming out smaller by as much.
+    areas = lesions.sum(dim=(1, 2, 3)) / spot[0].sum()
+    zoom = 1 / torch.linalg.det(changes.matrices[:, :, :2]).abs() * SHARE**2
+    torch.testing.assert_close(areas, zoom, atol=0.05, rtol=0)
+    assert areas.min() < 0.75
+    assert areas.max() > 1.35
+
+
+def test_what_changes_a_planes_values_leaves_the_lesion_as_it_is() -> None:
+    canvases, lesions = torch.rand(30, 1, CANVAS, CANVAS), (torch.rand(30, 1, CANVAS, CANVAS) > 0.5).byte()
+    loud = NOTHING.model_copy(update={"gamma": 1.0, "noise": 1.0, "blur": 1.0, "erase": 1.0, "collimate": 1.0})
+    _, cut = apply_changes(canvases, lesions, drawn([Kind.FIRST] * 30, loud))
+    torch.testing.assert_close(cut, middle(lesions).float(), atol=1e-4, rtol=0)
+
+
+# What happens to a plane's values.
+
+
+def test_a_smoothed_pixel_is_the_mean_of_its_neighbours_that_are_there() -> None:
+    canvases = torch.rand(2, 1, CANVAS, CANVAS)
+    planes = changed(canvases, NOTHING.model_copy(update={"blur": 1.0}))
+    for plane, source in zip(planes[:, 0], middle(canvases)[:, 0], strict=True):
+        expected = torch.tensor(
+            [
+                [source[max(r - 1, 0) : r + 2, max(c - 1, 0) : c + 2].mean().item() for c in range(SIZE)]
+                for r in range(SIZE)
+            ]
+        )
+        torch.testing.assert_close(plane, expected, atol=1e-4, rtol=0)
+
+
+def test_so_many_planes_are_smoothed_as_was_asked() -> None:
+    canvases = torch.rand(1000, 1, CANVAS, CANVAS)
+    planes = changed(canvases, NOTHING.model_copy(update={"blur": 0.3}))
+    smoothed = (planes - middle(canvases)).abs().amax(dim=(1, 2, 3)) > 1e-3
+    assert within_chance(int(smoothed.sum()), 1000, 0.3)
+
+
+def test_a_collimated_border_is_a_black_or_white_strip_along_one_edge() -> None:
+    canvases = torch.full((1000, 1, CANVAS, CANVAS), 0.5)
+    planes = changed(canvases, NOTHING.model_copy(update={"collimate": 1.0}))[:, 0]
+    blank = (planes - 0.5).abs() > 1e-4
+    rows, columns = blank.all(dim=2), blank.all(dim=1)
+    # Nothing but whole rows, or whole columns.
+    assert torch.equal(blank, rows[:, :, None] | columns[:, None, :])
+    at_edge = torch.stack([rows[:, 0], rows[:, -1], columns[:, 0], columns[:, -1]], dim=1)
+    assert bool((at_edge.sum(dim=1) == 1).all())
+    assert all(within_chance(count, 1000, 0.25) for count in at_edge.sum(dim=0).tolist())
+    # From 0.03 to 0.15 of 32 pixels: 0.96 to 4.8, rounded.
+    depths = torch.maximum(rows.sum(dim=1), columns.sum(dim=1))
+    assert (int(depths.min()), int(depths.max())) == (1, 5)
+    values = torch.stack([plane[mask].unique() for plane, mask in zip(planes, blank, strict=True)])
+    assert set(values.flatten().tolist()) == {0.0, 1.0}
+    assert within_chance(int(values.sum()), 1000, 0.3)
+
+
+def test_so_many_planes_are_collimated_as_was_asked() -> None:
+    canvases = torch.full((1000, 1, CANVAS, CANVAS), 0.5)
+    planes = changed(canvases, NOTHING.model_copy(update={"collimate": 0.15}))
+    collimated = (planes - 0.5).abs().amax(dim=(1, 2, 3)) > 1e-3
+    assert within_chance(int(collimated.sum()), 1000, 0.15)
 
 
 def test_an_erased_rectangle_is_filled_with_the_planes_mean() -> None:
@@ -81,3 +302,13 @@ def test_the_same_seed_gives_the_same_planes_and_another_gives_others() -> None:
     settings = AugmentationConfig()
     assert torch.equal(changed(canvases, settings, 1), changed(canvases, settings, 1))
     assert not torch.equal(changed(canvases, settings, 1), changed(canvases, settings, 2))
+
+
+def test_the_generator_moves_on_by_the_same_amount_whatever_changes_are_drawn() -> None:
+    states = []
+    for kind, settings in [(Kind.FIRST, NOTHING), (Kind.REGION, AugmentationConfig()), (Kind.ELSEWHERE, NOTHING)]:
+        generator = torch.Generator().manual_seed(3)
+        draw_changes(torch.tensor([kind] * 5), size=SIZE, canvas=CANVAS, settings=settings, generator=generator)
+        states.append(generator.get_state())
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(states[0], states[2])

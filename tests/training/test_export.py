@@ -28,6 +28,7 @@ def network() -> TumourNetwork:
     network = TumourNetwork(NetworkConfig(trunk="densenet-tiny", width=16, heads=2), classes=3)
     torch.nn.init.normal_(network.get_parameter("encoder.attention.gain"))
     torch.nn.init.normal_(network.get_parameter("encoder.gate.score.weight"))
+    torch.nn.init.normal_(network.get_parameter("encoder.lesion.last.weight"))
     with torch.no_grad():
         # Maps in the hundreds, where float32 cannot hold 1e-4.
         network.head.linear.weight.mul_(1e4)
@@ -47,10 +48,14 @@ def test_every_output_agrees_for_any_number_of_planes(network: TumourNetwork, tm
         with torch.no_grad():
             reading = network.encoder(torch.from_numpy(planes))
             judged = network.head(reading.scores, reading.vectors, torch.ones(1, number, dtype=torch.bool))
-        found = engine.judge(engine.read(planes))
+        read = engine.read(planes)
+        found = engine.judge(read)
         scale = float(judged.logits.abs().max())
         np.testing.assert_allclose(found.logits, judged.logits[0].numpy(), rtol=0, atol=1e-4 * scale)
         np.testing.assert_allclose(found.weights, judged.weights[0].numpy(), rtol=0, atol=1e-4)
+        # The network gives the logit of lesion, the graph its likelihood.
+        np.testing.assert_allclose(read.lesions, 1 / (1 + np.exp(-reading.lesions.numpy())), rtol=0, atol=1e-4)
+        assert np.ptp(read.lesions) > 0.1
 
 
 def test_a_graph_that_says_something_else_is_refused(

@@ -1,54 +1,54 @@
-"""The schedule of a fit, its data, and its state on disk."""
+"""A fit, its data, and its state on disk."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
 import torch
 from samples import Silent
 
-from osteoscope.config import TrainingConfig
+from osteoscope.config import AugmentationConfig, TrainingConfig
 from osteoscope.errors import RunError, StorageError
-from osteoscope.network.classifier import TumourNetwork
+from osteoscope.network.classifier import NetworkReading, TumourNetwork
 from osteoscope.training import checkpoint
+from osteoscope.training import fit as fit_module
+from osteoscope.training.augment import apply_changes
 from osteoscope.training.device import choose_device, deterministic
-from osteoscope.training.fit import FitPlan, fit, learning_rate
-from osteoscope.training.planes import PlaneStore
+from osteoscope.training.fit import FitPlan, fit
+from osteoscope.training.planes import NO_REGION, CaseStore, PlaneStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from osteoscope.config import Config
+    from osteoscope.training.augment import Changes
 
 
-def test_the_learning_rate_rises_in_a_tenth_and_falls_to_nothing() -> None:
-    rates = [learning_rate(step, 100, 1.0) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
-    # Half-way down half a cosine is half the peak: step 55 is 45 of 90 past the top.
-    assert rates[54] == pytest.approx(0.5)
-    assert rates[-1] == pytest.approx(0, abs=1e-12)
-    assert rates[9:] == sorted(rates[9:], reverse=True)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_a_fit_of_few_steps_has_a_schedule(steps: int) -> None:
-    assert all(math.isfinite(learning_rate(step, steps, 1.0)) for step in range(steps))
-
-
-def tiny_store(cases: int = 8) -> PlaneStore:
+def tiny_store(cases: int = 8) -> CaseStore:
+    """Two images of each case, the first of them with a lesion and its region."""
     generator = torch.Generator().manual_seed(0)
-    return PlaneStore(
-        canvases=torch.rand(2 * cases, 1, 60, 60, generator=generator),
+    images = 2 * cases
+    marked = torch.arange(images) % 2 == 0
+    lesions = torch.zeros(images + cases, 1, 72, 72, dtype=torch.uint8)
+    lesions[:images:2, :, 20:40, 20:40] = 1
+    lesions[images:, :, 16:56, 16:56] = 1
+    planes = PlaneStore(
+        canvases=torch.rand(images + cases, 1, 72, 72, generator=generator).half(),
+        lesions=lesions,
+        marked=marked,
+        regions=torch.where(marked, images + torch.arange(images) // 2, NO_REGION),
         size=48,
-        patient_planes=tuple(torch.tensor([2 * case, 2 * case + 1]) for case in range(cases)),
+    )
+    return CaseStore(
+        planes=planes,
+        images=tuple(torch.tensor([2 * case, 2 * case + 1]) for case in range(cases)),
         labels=torch.tensor([case % 2 for case in range(cases)]),
     )
 
 
-def plan_of(store: PlaneStore, cases: list[int], settings: TrainingConfig) -> FitPlan:
+def plan_of(store: CaseStore, cases: list[int], settings: TrainingConfig) -> FitPlan:
     return FitPlan(
         store=store,
         cases=np.array(cases),
@@ -60,8 +60,10 @@ def plan_of(store: PlaneStore, cases: list[int], settings: TrainingConfig) -> Fi
     )
 
 
-def fitted(store: PlaneStore, cases: list[int], tiny_config: Config, folder: Path, epochs: int = 2) -> TumourNetwork:
-    settings = TrainingConfig(epochs=epochs, batch_size=3, precision="32-true")
+def fitted(
+    store: CaseStore, cases: list[int], tiny_config: Config, folder: Path, *, lesion_weight: float = 0.5
+) -> TumourNetwork:
+    settings = TrainingConfig(epochs=2, batch_size=3, precision="32-true", lesion_weight=lesion_weight)
     torch.manual_seed(5)
     network = TumourNetwork(tiny_config.network.model_copy(update={"covariates": ()}), classes=2)
     with deterministic(1):
@@ -77,8 +79,12 @@ def weights_of(network: TumourNetwork) -> torch.Tensor:
 def test_what_is_tested_has_no_say_in_training(tiny_config: Config, tmp_path: Path) -> None:
     store = tiny_store()
     first = fitted(store, [0, 1, 2, 3], tiny_config, tmp_path / "a")
-    # Cases 4 to 7 get other pixels and other labels; nothing may change.
-    store.canvases[8:] = 0.0
+    # Cases 4 to 7 get other pixels, lesions and labels; nothing may change.
+    for canvases in (slice(8, 16), slice(20, 24)):
+        store.planes.canvases[canvases] = 0.0
+        store.planes.lesions[canvases] = 1
+    store.planes.marked[8:] = True
+    store.planes.regions[8:] = NO_REGION
     store.labels[4:] = 1
     second = fitted(store, [0, 1, 2, 3], tiny_config, tmp_path / "b")
     assert torch.equal(weights_of(first), weights_of(second))
@@ -90,6 +96,86 @@ def test_the_same_seed_gives_the_same_bits(tiny_config: Config, tmp_path: Path) 
     torch.rand(100)
     second = fitted(tiny_store(), list(range(8)), tiny_config, tmp_path / "b")
     assert torch.equal(weights_of(first), weights_of(second))
+
+
+def test_a_lesion_is_learnt_from_where_it_is_annotated_and_as_much_as_was_asked(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    cases = list(range(4))
+    usual = fitted(tiny_store(), cases, tiny_config, tmp_path / "a")
+    without = fitted(tiny_store(), cases, tiny_config, tmp_path / "b", lesion_weight=0)
+    assert not torch.equal(weights_of(usual), weights_of(without))
+    # With no weight, and with no annotation, it does not matter where lesions are.
+    for name, weight, annotated in [("c", 0.0, True), ("d", 0.5, False)]:
+        twins = []
+        for covered in (0, 1):
+            store = tiny_store()
+            store.planes.marked[:] &= annotated
+            store.planes.lesions[:] = covered
+            folder = tmp_path / f"{name}{covered}"
+            twins.append(weights_of(fitted(store, cases, tiny_config, folder, lesion_weight=weight)))
+        assert torch.equal(*twins)
+
+
+class Recorder(torch.nn.Module):
+    """A network that says nothing and keeps what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parameter = torch.nn.Parameter(torch.zeros(1))
+        self.asked: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def forward(self, planes: torch.Tensor, membership: torch.Tensor, covariates: torch.Tensor) -> NetworkReading:
+        self.asked.append((planes, membership, covariates))
+        logits = self.parameter.expand(len(membership), 2)
+        return NetworkReading(
+            logits=logits, weights=membership.float(), lesions=self.parameter.expand(len(planes), 3, 3)
+        )
+
+
+def test_all_looks_at_a_case_are_in_its_bag_and_every_case_is_in_one_bag_an_epoch(tmp_path: Path) -> None:
+    store = tiny_store()
+    # What is seen of a case is the case's number.
+    for case, images in enumerate(store.images):
+        canvases = [*images.tolist(), *(place for place in store.planes.regions[images].tolist() if place != NO_REGION)]
+        store.planes.canvases[canvases] = case / 8
+    unchanged = AugmentationConfig(gamma=0, noise=0, erase=0, collimate=0, only_first=0, only_region=0)
+    plan = FitPlan(
+        store=store,
+        cases=np.array([1, 3, 4, 6, 7]),
+        covariates=torch.arange(8.0)[:, None],
+        classes=2,
+        settings=TrainingConfig(epochs=1, batch_size=3, views_per_patient=2, augmentation=unchanged),
+        stream=(0, 0),
+    )
+    recorder = Recorder()
+    with deterministic(1):
+        fabric = choose_device("32-true", 1).fabric()
+        fit(cast("TumourNetwork", recorder), plan, fabric=fabric, folder=tmp_path, watcher=Silent().epoch_done)
+    bags = []
+    for planes, membership, covariates in recorder.asked:
+        for members, case in zip(membership, covariates[:, 0].tolist(), strict=True):
+            # Both images, and the region of the first.
+            assert int(members.sum()) == 3
+            torch.testing.assert_close(planes[members], torch.full_like(planes[members], case / 8), atol=1e-3, rtol=0)
+            bags.append(case)
+        assert bool((membership.sum(dim=0) == 1).all())
+    assert sorted(bags) == [1, 3, 4, 6, 7]
+
+
+def test_planes_are_changed_anew_in_every_epoch(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gammas: list[float] = []
+
+    def noted(canvases: torch.Tensor, lesions: torch.Tensor, changes: Changes) -> tuple[torch.Tensor, torch.Tensor]:
+        gammas.extend(changes.gammas.tolist())
+        return apply_changes(canvases, lesions, changes)
+
+    monkeypatch.setattr(fit_module, "apply_changes", noted)
+    fitted(tiny_store(), list(range(8)), tiny_config, tmp_path)
+    # Two epochs of 16 images or more looks.
+    assert len(gammas) == len(set(gammas)) >= 2 * 16
 
 
 def test_the_generator_of_the_caller_is_left_as_it_was() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from osteoscope.evaluation.calibration import choose_calibration
 from osteoscope.evaluation.conformal import ConformalThresholds, Refused
-from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction
+from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction, Look
 from osteoscope.training.crossval import FoldOutcome
 from osteoscope.training.outcome import calibrate, oof_csv, oof_images_csv
 
@@ -28,9 +28,14 @@ def outcome(repeat: int, fold: int, cases: list[tuple[str, int, float]]) -> Fold
                     patient=patient,
                     label=label,
                     logits=(0.0, logit),
-                    images=(ImagePrediction(image=f"{patient}.png", logits=(0.0, logit), weight=1, square=(0, 0, 9)),),
+                    images=(
+                        ImagePrediction(
+                            image=f"{patient}.png", logits=(0.0, logit), looks=(Look(square=(0, 0, 9), weight=1),)
+                        ),
+                    ),
                 ),
                 evidence=np.zeros((1, 2, 2, 2), dtype=np.float32),
+                lesions=np.zeros((1, 2, 2), dtype=np.float32),
             )
             for patient, label, logit in cases
         ),

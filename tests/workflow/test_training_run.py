@@ -166,8 +166,9 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_kept(
     wild = tiny_config.training.model_copy(update={"learning_rate": 1.0, "weight_decay": 1.0, "epochs": 30})
     config = tiny_config.model_copy(update={"training": wild})
 
-    def explode(canvases: torch.Tensor, changes: object) -> torch.Tensor:
-        return torch.full((len(canvases), 1, 48, 48), float("nan"))
+    def explode(canvases: Tensor, lesions: Tensor, changes: object) -> tuple[Tensor, Tensor]:
+        planes = torch.full((len(canvases), 1, 48, 48), float("nan"))
+        return planes, torch.zeros_like(planes)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "apply_changes", explode)
@@ -253,8 +254,11 @@ def test_a_file_of_settings_and_an_option_that_it_holds_are_refused_together(
         workflow.training_config(cohort_folder, file=tmp_path / "config.toml", seed=5)
 
 
-def test_the_region_is_chosen_by_what_is_annotated(cohort_folder: Path) -> None:
-    assert workflow.training_config(cohort_folder).preparation.roi == "outline"
+def test_whole_images_are_read_and_looked_at_again_where_lesions_are_annotated(cohort_folder: Path) -> None:
+    chosen = workflow.training_config(cohort_folder).preparation
+    assert (chosen.roi, chosen.second_look) == ("none", True)
+    boxed = workflow.training_config(cohort_folder, roi="box").preparation
+    assert (boxed.roi, boxed.second_look) == ("box", False)
     assert workflow.training_config(cohort_folder, roi="none").preparation.roi == "none"
 
 

@@ -7,7 +7,7 @@ A bundle is a folder that stands alone::
     MODEL_CARD.md           the same for people
     training_cases.json     pseudonyms and pixel hashes of the training cases, and of those that the bundle was
                             recalibrated on, to refuse testing on either
-    members/0/planes.onnx   planes -> gate scores, pooled vectors, signed class maps
+    members/0/planes.onnx   planes -> gate scores, pooled vectors, signed class maps, likelihood of lesion
     members/0/head.onnx     scores, vectors, covariates -> logits, plane weights
     members/0/weights.safetensors
     members/1/...
@@ -23,12 +23,13 @@ from osteoscope.config import NetworkConfig, PreparationConfig
 from osteoscope.evaluation.calibration import CalibrationMap, ChosenCalibration, Method
 from osteoscope.evaluation.conformal import ConformalThresholds, Refused
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "bundle.json"
 MANIFEST_HASH = "bundle.json.sha256"
 MODEL_CARD = "MODEL_CARD.md"
 TRAINING_CASES = "training_cases.json"
 PLANES_GRAPH = "planes.onnx"
+PLANES_OUTPUTS = ("scores", "vectors", "maps", "lesions")
 HEAD_GRAPH = "head.onnx"
 WEIGHTS = "weights.safetensors"
 
@@ -114,6 +115,8 @@ class Training(_Part):
     source: str
     guessed_patients: bool
     seed: int
+    auxiliary: dict[str, Any] | None
+    """What was learnt from images outside of the classes before; None for nothing."""
     versions: dict[str, str]
 
 
@@ -141,7 +144,7 @@ class Recalibration(_Part):
 class Manifest(_Part):
     """All that is to be known of a bundle."""
 
-    schema_version: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
+    schema_version: Literal[2] = Field(default=2, alias="schema", serialization_alias="schema")
     osteoscope: str
     classes: tuple[str, ...]
     slugs: tuple[str, ...]

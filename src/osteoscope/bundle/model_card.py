@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from osteoscope.bundle.format import Manifest, Recalibration
+    from osteoscope.bundle.format import Manifest, Recalibration, Training
 
-_ROI_SENTENCES = {
+_READING = {
     "none": "The whole image is read; nobody has to mark the lesion.",
     "box": "The square round the lesion's box is read: somebody has to mark the lesion first.",
     "outline": "The square round the lesion's outline is read: somebody has to mark the lesion first.",
+}
+
+_LOOKING_AGAIN = {
+    "found": "each region in which the networks find a lesion; nobody has to mark the lesion.",
+    "box": "the square round the lesion's box: somebody has to mark the lesion first.",
+    "outline": "the square round the lesion's outline: somebody has to mark the lesion first.",
 }
 
 _METHODS = {
@@ -50,10 +56,10 @@ Made with Osteoscope {manifest.osteoscope}.
 {manifest.intended_use}
 
 Modalities: {_listed(manifest.modalities)}. Body regions seen in training: {_listed(manifest.body_regions) or "not recorded"}.
-Provenance: {manifest.provenance}. {_ROI_SENTENCES[manifest.preparation.roi]}
+Provenance: {manifest.provenance}. {_reading(manifest)}
 
 ## What it was trained on
-{patients} patients, {training.images} images ({training.source}).{guessed}
+{patients} patients, {training.images} images ({training.source}).{guessed}{_auxiliary(training)}
 Cohort fingerprint `{training.cohort_fingerprint}`, settings fingerprint `{training.config_fingerprint}`, seed {training.seed}.
 
 ## What its answer means
@@ -72,8 +78,45 @@ Out-of-fold, by patient, on the training cohort (95 % intervals); the fitted bun
 ## What it cannot do
 - It knows {_listed(manifest.classes)} and nothing else: any other diagnosis gets one of these names, or none.
 - Figures hold for images like those of the training cohort. Measure it on your own cases with `osteoscope evaluate` first.
-- An evidence map shows what raised or lowered the answer. It is not a segmentation.
+- An evidence map shows what raised or lowered the answer. It is not a segmentation.{_missed(manifest)}
 """
+
+
+def _reading(manifest: Manifest) -> str:
+    """Say what is read of an image, and who finds the lesion."""
+    preparation = manifest.preparation
+    if not preparation.second_look:
+        return _READING[preparation.roi]
+    return f"The whole image is read and then, in full resolution, {_LOOKING_AGAIN[preparation.second_look_at]}"
+
+
+def _missed(manifest: Manifest) -> str:
+    """Say what becomes of a lesion that is not found, where the networks have to find it."""
+    preparation = manifest.preparation
+    if not preparation.second_look or preparation.annotation != "none":
+        return ""
+    return (
+        "\n- A lesion that the networks do not find is read in the whole image only, at a coarser resolution; and they "
+        "may look again at what is no lesion."
+    )
+
+
+def _auxiliary(training: Training) -> str:
+    """Say what was learnt from images outside of the classes, and from which."""
+    learnt = training.auxiliary
+    if learnt is None:
+        return ""
+    asked = {"kind of tumour": learnt["kinds"], "body site": learnt["sites"], "view": learnt["views"]}
+    answers = "".join(
+        f"- {question}: {', '.join(f'{name} {images}' for name, images in counts.items()) or 'not asked'}\n"
+        for question, counts in asked.items()
+    )
+    return f"""
+
+Before, the networks learnt from {learnt["images"]} auxiliary images of {learnt["patients"]} patients outside of these classes, in
+{learnt["minutes"]:.1f} minutes: where the lesion is, as far as it is annotated, and these answers (images of each):
+
+{answers}"""
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -18,8 +18,8 @@ def evaluate(
     roi: Annotated[
         Literal["none", "box", "outline"] | None,
         typer.Option(
-            help="What is read of an image: all of it, or the square round the lesion's box or outline."
-            " Left out: as the bundle was trained."
+            help="What a person has marked for the network to use: nothing, or the lesion's box or outline, which "
+            "is then what it reads, or looks at again. Left out: as the bundle was trained."
         ),
     ] = None,
     training: Annotated[

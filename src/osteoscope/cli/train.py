@@ -16,7 +16,7 @@ from osteoscope.cli.terminal import INTERRUPTED, log, study_lines, summary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from osteoscope.config import Config
     from osteoscope.training.crossval import FoldOutcome, RunWatcher
@@ -47,10 +47,11 @@ def train(
         ),
     ] = None,
     roi: Annotated[
-        Literal["auto", "none", "box", "outline"] | None,
+        Literal["none", "box", "outline"] | None,
         typer.Option(
-            help="What is read of an image: all of it (none), or the square round the lesion's box or "
-            "outline. auto: outline where every image has one, else none."
+            help="What is read of an image. none, the default: all of it, and then, where lesions are annotated to "
+            "learn from, the regions in which the network finds one. box, outline: the square round a lesion that a "
+            "person has marked, in prediction too."
         ),
     ] = None,
     covariate: Annotated[
@@ -63,6 +64,17 @@ def train(
         int | None, typer.Option(min=0, max=2**31 - 1, help="Of all random numbers; 0 if left out.")
     ] = None,
     folds: Annotated[int | None, typer.Option(min=2, max=50, help="Instead of the preset's.")] = None,
+    split: Annotated[
+        Literal["patients", "sites", "looks"] | None,
+        typer.Option(
+            help="What a fold leaves out: patients, the default; or a whole body site, or all pictures of one look, as "
+            "the nearest thing to a centre never seen."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Local file of ImageNet or RadImageNet DenseNet weights to start from (.safetensors, .pth)."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="All settings from a TOML file, such as a run's config.toml; no preset then.")
     ] = None,
@@ -86,7 +98,9 @@ def train(
         roi=roi,
         covariates=[name.value for name in covariate or ()],
         seed=seed,
+        weights=weights if config is None else None,
         folds=folds,
+        split=split,
         file=config,
         images=images,
     )
@@ -97,6 +111,7 @@ def train(
                 output,
                 config=settings,
                 watcher=watcher,
+                weights=weights,
                 beside=beside or (),
                 accept=accepted,
                 threads=threads,
@@ -154,9 +169,17 @@ class _BarWatcher:
         self._progress = progress
         self._epochs = epochs
         self._task = progress.add_task("preparing", total=epochs * folds)
+        self._auxiliary: TaskID | None = None
         self._fold = ""
         self._number = 0
         self._auc = _Auc()
+
+    def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
+        # A bar of its own, since its epochs are not those of the folds.
+        if self._auxiliary is None:
+            self._auxiliary = self._progress.add_task("", total=epochs)
+        text = f"learning from auxiliary images, epoch {epoch}/{epochs} loss {loss:.3f}"
+        self._progress.update(self._auxiliary, description=text, completed=epoch)
 
     def fold_started(self, *, number: int, folds: int) -> None:
         self._number = number
@@ -181,6 +204,10 @@ class _LogWatcher:
     def __init__(self) -> None:
         self._auc = _Auc()
         self._fold = ""
+
+    def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
+        if epoch % max(1, epochs // 10) == 0 or epoch == epochs:
+            log(f"learning from auxiliary images: epoch {epoch} of {epochs}, loss {loss:.3f}")
 
     def fold_started(self, *, number: int, folds: int) -> None:
         self._fold = f"fold {number + 1} of {folds}"

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EVIDENCE = "evidence"
+LESION = "lesion"
+REGIONS = "regions"
+_LOOSEST = 4
+"""A region that is more than so many times as large as the square round a lesion does not point at it any more: with
+the usual margin a region that fits is twice as large."""
 _MEASURES = ("iou", "dice", "pointing", "energy")
 
 
@@ -33,6 +38,10 @@ class LesionView:
     """(rows, columns), True in the lesion."""
     pixels: NDArray[np.float32]
     """(rows, columns)."""
+    lesion: NDArray[np.float32] | None = None
+    """(rows, columns), 0..1, how likely the network holds a lesion there; None where it was not asked."""
+    found: tuple[NDArray[np.bool_], ...] | None = None
+    """(rows, columns) each, True in a region that the network found; None where it was not asked to find any."""
 
 
 def localisation_table(
@@ -57,14 +66,17 @@ def localisation_table(
     -------
     dict
         ``{map: {"iou", "dice", "pointing", "energy": figure, "blank": images without evidence, "threshold": mean}}``
-        and ``"images"``; empty without views.
+        and ``"images"``; empty without views. Where the network was asked for the lesion, also a map ``"lesion"``;
+        where it was asked to find regions, ``"regions"``: ``{"images", "found": figure, "none": images without a
+        region, "several": with more than one}``. A lesion counts as found if a region covers at least half of it and is
+        at most four times as large as the square round it.
     """
     if not views:
         return {}
     patients = group_patients([view.patient for view in views], np.array([view.label for view in views]))
     weights = np.concatenate(list(weight_blocks(patients, draws=draws, seed=seed)))
     table: dict[str, Any] = {"images": len(views)}
-    for name, make in _maps(seed).items():
+    for name, make in _maps(seed, views).items():
         maps = [make(place, view) for place, view in enumerate(views)]
         thresholds = _cross_chosen(maps, views, otherwise=threshold or 0.5)
         found = [localise(m, v.mask, threshold=t) for m, v, t in zip(maps, views, thresholds, strict=True)]
@@ -75,12 +87,40 @@ def localisation_table(
         row["blank"] = sum(f.blank for f in found)
         row["threshold"] = float(np.mean(thresholds))
         table[name] = row
+    asked = [view for view in views if view.found is not None]
+    if asked:
+        table[REGIONS] = _regions(asked, draws=draws, seed=seed)
     return table
 
 
-def _maps(seed: int) -> dict[str, Callable[[int, LesionView], NDArray[Any]]]:
+def _regions(views: Sequence[LesionView], *, draws: int, seed: int) -> dict[str, Any]:
+    """Say how many lesions the second look met, and how many images showed the network none."""
+    patients = group_patients([view.patient for view in views], np.array([view.label for view in views]))
+    weights = np.concatenate(list(weight_blocks(patients, draws=draws, seed=seed)))
+    met = np.array([_is_found(view) for view in views], dtype=np.float64)
+    return {
+        "images": len(views),
+        "found": _mean_figure(met, weights, len(patients.names)),
+        "none": sum(not view.found for view in views),
+        "several": sum(len(view.found or ()) > 1 for view in views),
+    }
+
+
+def _is_found(view: LesionView) -> bool:
+    """Whether a region covers at least half of the lesion without being much larger than the square round it."""
+    longer = max(int(np.ptp(along)) + 1 for along in np.nonzero(view.mask))
+    return any(
+        (region & view.mask).sum() >= view.mask.sum() / 2 and region.sum() <= _LOOSEST * longer**2
+        for region in view.found or ()
+    )
+
+
+def _maps(seed: int, views: Sequence[LesionView]) -> dict[str, Callable[[int, LesionView], NDArray[Any]]]:
+    asked = all(view.lesion is not None for view in views)
+    lesion: dict[str, Callable[[int, LesionView], Any]] = {LESION: lambda _place, view: view.lesion} if asked else {}
     return {
         EVIDENCE: lambda _place, view: view.evidence,
+        **lesion,
         "gaussian": lambda _place, view: gaussian_map(_shape(view)),
         "random": lambda place, view: random_map(_shape(view), seed=seed + place),
         "edges": lambda _place, view: edge_map(view.pixels),

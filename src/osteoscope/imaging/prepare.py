@@ -200,6 +200,24 @@ def image_to_plane(points: NDArray[np.float64], square: Square, size: int) -> ND
     return (np.asarray(points, dtype=np.float64) - (square.left, square.top)) * (size / square.side)
 
 
+def square_on_plane(inner: Square, square: Square, size: int) -> Square:
+    """Carry a square of the image into the plane of `size` resampled from another `square`."""
+    scale = size / square.side
+    return Square(
+        left=(inner.left - square.left) * scale, top=(inner.top - square.top) * scale, side=inner.side * scale
+    )
+
+
+def lesion_on_plane(lesion: Lesion, square: Square, size: int) -> Lesion:
+    """Carry a lesion of the image into the plane of `size` resampled from `square`."""
+    outline = image_to_plane(np.array(lesion.outline), square, size) if lesion.outline else np.empty((0, 2))
+    box = None
+    if lesion.box is not None:
+        (left, top), (right, bottom) = image_to_plane(np.array(lesion.box).reshape(2, 2), square, size).tolist()
+        box = (left, top, right, bottom)
+    return Lesion(box=box, outline=tuple((x, y) for x, y in outline.tolist()))
+
+
 def outline_mask(shape: tuple[int, int], lesions: Sequence[Lesion]) -> NDArray[np.bool_]:
     """Mark the pixels whose centres lie in a lesion's outline, or in its box where it has no outline.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
-from osteoscope.bundle.format import HEAD_GRAPH, PLANES_GRAPH
+from osteoscope.bundle.format import HEAD_GRAPH, PLANES_GRAPH, PLANES_OUTPUTS
 from osteoscope.errors import BundleError
 
 if TYPE_CHECKING:
@@ -32,11 +32,19 @@ class PlaneReadings:
     """(planes, K) pooled maps."""
     maps: NDArray[np.float32]
     """(planes, classes, h, w) signed class maps, not yet weighted."""
+    lesions: NDArray[np.float32]
+    """(planes, h, w) likelihood of lesion at each place, 0..1."""
 
     def of(self, planes: Sequence[int]) -> PlaneReadings:
-        """Take some of the planes."""
+        """Take some of the planes, in the order given."""
         places = list(planes)
-        return PlaneReadings(scores=self.scores[places], vectors=self.vectors[places], maps=self.maps[places])
+        return PlaneReadings(**{name: getattr(self, name)[places] for name in PLANES_OUTPUTS})
+
+    def joined(self, other: PlaneReadings) -> PlaneReadings:
+        """Put other planes behind these."""
+        return PlaneReadings(
+            **{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in PLANES_OUTPUTS}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +81,9 @@ class MemberEngine:
     def read(self, planes: NDArray[np.float32]) -> PlaneReadings:
         """Read planes of (planes, channels, size, size), in micro-batches."""
         starts = range(0, len(planes), MICRO_BATCH)
-        parts = [self._planes.run(None, {"planes": planes[start : start + MICRO_BATCH]}) for start in starts]
-        scores, vectors, maps = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return PlaneReadings(scores=scores, vectors=vectors, maps=maps)
+        parts = [self._planes.run(PLANES_OUTPUTS, {"planes": planes[start : start + MICRO_BATCH]}) for start in starts]
+        outputs = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return PlaneReadings(**dict(zip(PLANES_OUTPUTS, outputs, strict=True)))
 
     def judge(self, readings: PlaneReadings, covariates: NDArray[np.float32] | None = None) -> Judgement:
         """Judge the planes of one patient together.

@@ -31,7 +31,7 @@ def closed_form_evidence(readings: Sequence[PlaneReadings], judgements: Sequence
     Returns
     -------
     ndarray
-        (planes, classes, h, w) in units of the logit; the classes of a place sum to 0.
+        (looks, classes, h, w) in units of the logit; the classes of a place sum to 0.
     """
     parts = [
         reading.maps * judgement.weights[:, None, None, None] / np.prod(reading.maps.shape[-2:])
@@ -41,16 +41,46 @@ def closed_form_evidence(readings: Sequence[PlaneReadings], judgements: Sequence
     return mean
 
 
-def evidence_on_image(evidence: NDArray[np.float32], square: Square, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Resample evidence from its grid to the pixels of the image, for display and for comparison with an outline.
+def evidence_on_image(
+    evidence: NDArray[np.float32], squares: Sequence[Square], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Lay the evidence of all looks at an image on its pixels, for display and for comparison with an outline.
 
-    Bilinear between the centres of the grid's cells, constant beyond the outermost, and 0 outside of the square that
-    was read.
+    A look that reads a small part spreads what it says over few pixels, so evidence is given by area: summed over the
+    pixels it is what the looks add to the logit, as far as their squares lie in the image.
 
     Parameters
     ----------
     evidence
-        (classes, h, w) of one plane.
+        (looks, classes, h, w).
+    squares
+        For each look, the part of the image that its grid covers.
+    shape
+        (rows, columns) of the image.
+
+    Returns
+    -------
+    ndarray
+        (classes, rows, columns), in units of the logit for each pixel.
+    """
+    cells = evidence.shape[-2] * evidence.shape[-1]
+    joined = np.zeros((evidence.shape[1], *shape), dtype=np.float32)
+    # One by one: the image may be large, and its looks several.
+    for said, square in zip(evidence, squares, strict=True):
+        joined += on_pixels(said * np.float32(cells / square.side**2), square, shape)
+    return joined
+
+
+def on_pixels(values: NDArray[np.float32], square: Square, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Resample values from the grid of one look to pixels.
+
+    Bilinear between the centres of the grid's cells, constant beyond the outermost, and 0 outside of the square; each
+    pixel takes the mean over its area, so that nothing is lost where cells are smaller than pixels.
+
+    Parameters
+    ----------
+    values
+        (channels, h, w).
     square
         The part of the image that the grid covers.
     shape
@@ -59,23 +89,22 @@ def evidence_on_image(evidence: NDArray[np.float32], square: Square, shape: tupl
     Returns
     -------
     ndarray
-        (classes, rows, columns), in the units of `evidence`.
+        (channels, rows, columns), in the units of `values`.
     """
-    by_row = _interpolation(shape[0], evidence.shape[1], square.top, square.side)
-    by_column = _interpolation(shape[1], evidence.shape[2], square.left, square.side)
-    resampled: NDArray[np.float32] = np.einsum("yi,cij,xj->cyx", by_row, evidence, by_column, optimize=True)
+    by_row = _interpolation(shape[0], values.shape[1], square.top, square.side)
+    by_column = _interpolation(shape[1], values.shape[2], square.left, square.side)
+    resampled: NDArray[np.float32] = np.matmul(by_row @ values, by_column.T, dtype=np.float32)
     return resampled
 
 
 def _interpolation(pixels: int, cells: int, start: float, side: float) -> NDArray[np.float32]:
-    """Share of each cell in each pixel on one axis: (pixels, cells); rows sum to 1 inside of the square, else to 0."""
-    centre = (np.arange(pixels) + 0.5 - start) * cells / side  # in cells, from the square's edge
-    place = np.clip(centre - 0.5, 0, cells - 1)
-    lower = np.minimum(place.astype(np.intp), max(cells - 2, 0))
-    upper = np.minimum(lower + 1, cells - 1)
-    share = (place - lower).astype(np.float32)
-    weights = np.zeros((pixels, cells), dtype=np.float32)
-    np.add.at(weights, (np.arange(pixels), lower), 1 - share)
-    np.add.at(weights, (np.arange(pixels), upper), share)
-    weights[(centre < 0) | (centre > cells)] = 0
+    """Share of each cell in each pixel on one axis: (pixels, cells); rows sum to the part of a pixel in the square."""
+    edges = np.clip((np.arange(pixels + 1) - start) * cells / side, 0, cells)  # in cells, from the square's edge
+    # A cell's share rises from the centre of the one before to its own, and falls to that of the next. One more cell at
+    # either end stands for the constant beyond the outermost.
+    passed = np.clip(edges[:, None] - (np.arange(-1, cells + 1) - 0.5), 0, 2)
+    share = np.diff(np.where(passed < 1, passed**2 / 2, 1 - (2 - passed) ** 2 / 2), axis=0) * (side / cells)
+    share[:, 1] += share[:, 0]
+    share[:, -2] += share[:, -1]
+    weights: NDArray[np.float32] = share[:, 1:-1].astype(np.float32)
     return weights

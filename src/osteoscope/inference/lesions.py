@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from osteoscope.evaluation.found import LesionView
-from osteoscope.imaging.prepare import Lesion, Square, image_to_plane, outline_mask
-from osteoscope.inference.evidence import evidence_on_image
+from osteoscope.imaging.prepare import Lesion, Square, lesion_on_plane, outline_mask, square_on_plane
+from osteoscope.inference.evidence import evidence_on_image, on_pixels
 from osteoscope.inference.predict import prepare_case
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from osteoscope.cohort.table import Case
     from osteoscope.config import PreparationConfig
     from osteoscope.inference.prediction import ExplainedCase
@@ -42,31 +44,30 @@ def lesion_views(
         return []
     prepared = prepare_case(case, preparation)
     predicted = int(np.argmax(explained.prediction.logits))
-    size = preparation.size
-    whole = Square(left=0, top=0, side=size)
+    size, asked_to_find = preparation.size, preparation.second_look and preparation.second_look_at == "found"
+    whole, plane = Square(left=0, top=0, side=size), (size, size)
     views = []
     for place, image in enumerate(case.images):
-        lesions = [_on_plane(lesion, prepared.squares[place], size) for lesion in image.lesions]
-        mask = outline_mask((size, size), lesions)
-        if mask.any():
-            views.append(
-                LesionView(
-                    patient=case.patient,
-                    label=case.label,
-                    group=group,
-                    evidence=evidence_on_image(explained.evidence[place], whole, (size, size))[predicted],
-                    mask=mask,
-                    pixels=prepared.planes[place, 0],
-                )
+        said, read = explained.prediction.images[place], prepared.squares[place]
+        mask = outline_mask(plane, [lesion_on_plane(lesion, read, size) for lesion in image.lesions])
+        if not mask.any():
+            continue
+        looks = [square_on_plane(look.read_square(), read, size) for look in said.looks]
+        views.append(
+            LesionView(
+                patient=case.patient,
+                label=case.label,
+                group=group,
+                evidence=evidence_on_image(explained.evidence[explained.looks_at(place)], looks, plane)[predicted],
+                mask=mask,
+                pixels=prepared.planes[place, 0],
+                lesion=on_pixels(explained.lesions[place][None], whole, plane)[0] if preparation.second_look else None,
+                found=tuple(_mask_of(look, plane) for look in looks[1:]) if asked_to_find else None,
             )
+        )
     return views
 
 
-def _on_plane(lesion: Lesion, square: Square, size: int) -> Lesion:
-    """Carry a lesion from the image to the plane."""
-    outline = image_to_plane(np.array(lesion.outline), square, size) if lesion.outline else np.empty((0, 2))
-    box = None
-    if lesion.box is not None:
-        (left, top), (right, bottom) = image_to_plane(np.array(lesion.box).reshape(2, 2), square, size).tolist()
-        box = (left, top, right, bottom)
-    return Lesion(box=box, outline=tuple((x, y) for x, y in outline.tolist()))
+def _mask_of(square: Square, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    right, bottom = square.left + square.side, square.top + square.side
+    return outline_mask(shape, [Lesion(box=(square.left, square.top, right, bottom))])

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from osteoscope.network.attention import GridSelfAttention
+from osteoscope.network.lesion import LesionHead
 from osteoscope.network.multiscale import MultiScaleFusion, TapProjection
 from osteoscope.network.pooling import EqualGate, PlaneGate, plane_weights
 from osteoscope.network.trunk import DenseTrunk
@@ -40,6 +41,8 @@ class PlaneReading(NamedTuple):
     """(planes, K) pooled maps."""
     maps: Tensor
     """(planes, K, rows, columns), not negative."""
+    lesions: Tensor
+    """(planes, rows, columns), the logit of lesion at each place of the finest tap's grid."""
 
 
 # Not a dataclass: Fabric rebuilds what a forward pass returns, and cannot rebuild a frozen one.
@@ -50,6 +53,17 @@ class PatientReading(NamedTuple):
     """(patients, classes), free of the class prior when trained with logit adjustment."""
     weights: Tensor
     """(patients, planes), rows sum to 1."""
+
+
+class NetworkReading(NamedTuple):
+    """What the network says of each patient, and where it holds a lesion to be."""
+
+    logits: Tensor
+    """As in `PatientReading`."""
+    weights: Tensor
+    """As in `PatientReading`."""
+    lesions: Tensor
+    """As in `PlaneReading`."""
 
 
 class PlaneEncoder(nn.Module):
@@ -77,13 +91,16 @@ class PlaneEncoder(nn.Module):
         self.norm = nn.BatchNorm2d(self.map_channels)
         # A module of its own, so that Grad-CAM can be asked for map A by name.
         self.map = nn.ReLU()
+        self.lesion = LesionHead(self.map_channels, channels[0])
         self.gate = PlaneGate(self.map_channels) if config.pooling == "gated" else EqualGate()
 
     def forward(self, planes: Tensor) -> PlaneReading:
         """Read planes of (planes, channels, rows, columns), values in any unit."""
-        maps = self.map(self.norm(self.matched(self.attention(self.fusion(self.trunk(standardise(planes)))))))
+        taps = self.trunk(standardise(planes))
+        maps = self.map(self.norm(self.matched(self.attention(self.fusion(taps)))))
         vectors = maps.mean(dim=(-2, -1))
-        return PlaneReading(scores=self.gate(vectors), vectors=vectors, maps=maps)
+        lesions = self.lesion(maps, taps[0])
+        return PlaneReading(scores=self.gate(vectors), vectors=vectors, maps=maps, lesions=lesions)
 
 
 class LastTap(nn.Module):
@@ -183,11 +200,11 @@ class TumourNetwork(nn.Module):
         self.encoder = PlaneEncoder(config, in_channels)
         self.head = BagHead(self.encoder.map_channels, classes, covariates, config.dropout)
 
-    def forward(self, planes: Tensor, membership: Tensor, covariates: Tensor | None = None) -> PatientReading:
+    def forward(self, planes: Tensor, membership: Tensor, covariates: Tensor | None = None) -> NetworkReading:
         """Read planes of (planes, channels, rows, columns) and judge each patient of `membership`."""
         reading = self.encoder(planes)
-        judged: PatientReading = self.head(reading.scores, reading.vectors, membership, covariates)
-        return judged
+        judged = self.head(reading.scores, reading.vectors, membership, covariates)
+        return NetworkReading(logits=judged.logits, weights=judged.weights, lesions=reading.lesions)
 
     def class_maps(self, maps: Tensor) -> Tensor:
         """Signed evidence of each class at each position: (planes, K, h, w) -> (planes, classes, h, w)."""

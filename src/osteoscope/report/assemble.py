@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osteoscope.evaluation.conformal import INDETERMINATE
-from osteoscope.imaging.prepare import Square
 from osteoscope.inference.evidence import evidence_on_image
 from osteoscope.inference.predict import read_pixels
 from osteoscope.report.content import (
@@ -26,7 +25,7 @@ from osteoscope.report.content import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -34,9 +33,11 @@ if TYPE_CHECKING:
     from osteoscope.cohort.audit import Finding as AuditFinding
     from osteoscope.cohort.table import Case, Cohort
     from osteoscope.inference.prediction import ExplainedCase
+    from osteoscope.report.content import SecondLook
 
 _MAP_NAMES = {
     "evidence": "evidence of the network",
+    "lesion": "where the network finds a lesion",
     "gaussian": "centred Gaussian",
     "random": "random map",
     "edges": "edge detector",
@@ -147,28 +148,47 @@ def localisation_rows(table: Mapping[str, Any]) -> tuple[LocalisationRow, ...]:
 
 
 def evidence_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say how the evidence was made and measured.
+    """Say how the maps were made and measured.
 
     Parameters
     ----------
     metrics
         The content of ``metrics.json``; ``evidence_through_weights`` is there for a run.
     """
-    notes = [
-        "All maps were measured on the square that the network read. It was cut round the lesion, so its centre is a "
-        "good guess by itself: the centred Gaussian profits from what a person had marked."
-    ]
-    if metrics["roi"] == "none":
-        notes = ["All maps were measured on the whole image, as the network read it."]
+    looks_again = "lesion" in metrics["localisation"]
+    notes = list(_measured_on(roi=metrics["roi"], looks_again=looks_again))
+    read = "looks" if looks_again else "images"
     through = metrics.get("evidence_through_weights", {})
     if through.get("patients"):
         low, high = through["quartiles"]
         notes.append(
-            "Evidence holds the images' weights fixed. What it leaves out, the way through those weights, is "
+            f"Evidence holds the weights of the {read} fixed. What it leaves out, the way through those weights, is "
             f"{through['median']:.1%} of it (quartiles {low:.1%} to {high:.1%}), in {through['patients']} patients of "
-            "several images."
+            f"several {read}."
         )
     return tuple(notes)
+
+
+def _measured_on(*, roi: str, looks_again: bool) -> Iterator[str]:
+    """Say on which part of the image the maps were measured, and what a mark or a found region means for them."""
+    if not looks_again:
+        yield (
+            "All maps were measured on the whole image, as the network read it."
+            if roi == "none"
+            else "All maps were measured on the square that the network read. It was cut round the lesion, so its "
+            "centre is a good guess by itself: the centred Gaussian profits from what a person had marked."
+        )
+        return
+    yield (
+        "All maps were measured on the whole image, as the first look read it. Evidence is that of all looks, added up "
+        "by area. Where the network finds a lesion is told by the first look, whatever the class, and was learnt from "
+        "annotated lesions of other patients: it is no evidence for one."
+    )
+    yield (
+        "The network looks again where it finds a lesion. Why it looks there, the evidence does not say."
+        if roi == "none"
+        else "The second look went where a person had marked the lesion, so the evidence profits from that mark."
+    )
 
 
 def case_content(
@@ -181,6 +201,7 @@ def case_content(
     verdict: int,
     made_by: str,
     study_href: str,
+    second_look: bool = False,
 ) -> CaseContent:
     """Gather a case's page.
 
@@ -198,6 +219,8 @@ def case_content(
         Which fold or bundle made the prediction, as a sentence.
     study_href
         Where the study report lies, relative to the page.
+    second_look
+        Whether the network is to look again, as the preparation says: if it does and looked once, it found no lesion.
 
     Raises
     ------
@@ -207,17 +230,19 @@ def case_content(
     images = []
     for place, (image, said) in enumerate(zip(case.images, explained.prediction.images, strict=True)):
         pixels = read_pixels(image)
-        left, top, side = said.square
-        square = Square(left=left, top=top, side=side)
+        shape = (pixels.shape[0], pixels.shape[1])
+        looks = [look.read_square() for look in said.looks]
+        by_pixel = evidence_on_image(explained.evidence[explained.looks_at(place)], looks, shape)
         images.append(
             CaseImageContent(
                 name=image.image,
                 view=image.view,
                 pixels=pixels,
-                evidence=evidence_on_image(explained.evidence[place], square, (pixels.shape[0], pixels.shape[1])),
+                evidence=by_pixel * np.float32(said.square.side**2),
                 weight=said.weight,
                 lesions=image.lesions,
-                square=square,
+                square=said.square,
+                found=said.found,
             )
         )
     covariates = {
@@ -235,9 +260,18 @@ def case_content(
         images=tuple(images),
         compared=f"{', '.join(classes)} were compared with each other, and with nothing else.",
         made_by=made_by,
+        second_look=_second_look(explained, second_look),
         covariates=covariates,
         study_href=study_href,
     )
+
+
+def _second_look(explained: ExplainedCase, wanted: bool) -> SecondLook | None:
+    """Say where the network looked again, if it was to or did."""
+    regions = [look for image in explained.prediction.images for look in image.looks[1:]]
+    if any(look.likelihood is None for look in regions):
+        return "marked"
+    return "found" if regions or wanted else None
 
 
 def verdict_name(verdict: int, classes: Sequence[str]) -> str:

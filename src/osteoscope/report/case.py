@@ -61,6 +61,7 @@ def case_html(content: CaseContent) -> str:
         scale=scale,
         strip=data_uri(png_bytes(colour_strip(length=256, thickness=16)), "image/png"),
         unit=UNIT_TEXT["share"],
+        has_found=any(image.found for image in content.images),
         has_lesions=any(image.lesions for image in content.images),
         has_squares=any(
             image.square is not None and leaves_out(image.square, image.pixels.shape) for image in content.images
@@ -81,6 +82,7 @@ def _picture(image: CaseImageContent, classes: tuple[str, ...], scale: float) ->
                         scale=scale,
                         lesions=image.lesions,
                         square=image.square,
+                        found=image.found,
                         longest=LONGEST_SIDE,
                     )
                 ),

@@ -29,6 +29,9 @@ says why.
 StudyKind: TypeAlias = Literal["run", "evaluation"]
 """Out-of-fold figures of a training, or a bundle on other cases."""
 
+SecondLook: TypeAlias = Literal["found", "marked"]
+"""Where a network looks again: where it finds a lesion, or where a person has marked one."""
+
 RESEARCH_STAMP = "Research. Not for clinical use."
 
 
@@ -204,6 +207,11 @@ class StudyContent:
     localisation: tuple[LocalisationRow, ...] = ()
     evidence_notes: tuple[str, ...] = ()
     """Sentences below the localisation table."""
+    auxiliary: Mapping[str, Any] | None = None
+    """What the networks learnt before the folds, from images outside of the classes; None for nothing.
+
+    ``images``, ``patients``, ``minutes``, ``fingerprint``, and ``kinds``, ``sites`` and ``views``: images by answer.
+    """
     warnings: tuple[str, ...] = ()
     """Sentences that stand at the top."""
     not_for_clinical_use: str = RESEARCH_STAMP
@@ -218,12 +226,18 @@ class CaseImageContent:
     pixels: npt.NDArray[np.float32]
     """``(rows, columns)`` in 0..1, bright as on the film."""
     evidence: npt.NDArray[np.float32]
-    """``(classes, rows, columns)`` on the image's own grid, signed; NaN or 0 where nothing was read."""
+    """``(classes, rows, columns)`` on the image's own grid, signed; NaN or 0 where nothing was read.
+
+    By area, in shares of the square that was read, so that images of any number of pixels have one scale: what a class
+    gets from the image, in logits, is the mean over that square.
+    """
     weight: float
     """Share of this image in the patient's pooled decision, 0..1."""
     lesions: tuple[Lesion, ...] = ()
     square: Square | None = None
     """What was read of the image; None where there is nothing to show, since all of it was."""
+    found: tuple[Square, ...] = ()
+    """The regions that the network looked at again; they may reach beyond the image."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -243,6 +257,8 @@ class CaseContent:
     """What was compared, as a sentence."""
     made_by: str
     """Which fold or bundle made the prediction, as a sentence."""
+    second_look: SecondLook | None = None
+    """Where the network looks again; None where it looks once."""
     covariates: Mapping[str, str] = field(default_factory=dict)
     study_href: str | None = None
     """Where the study report lies, relative to this page."""

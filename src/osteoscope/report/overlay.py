@@ -1,4 +1,4 @@
-"""Evidence laid over a radiograph: a picture at the image's own resolution, with the lesion and what was read.
+"""Evidence laid over a radiograph: a picture at the image's own resolution, with the lesion and what was read or found.
 
 Left stays left and up stays up: row 0 is the top, column 0 the left. Coordinates are continuous image pixels, in which
 pixel ``i`` covers ``i`` to ``i + 1``. Needs numpy and pillow only.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import math
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     ByteArray: TypeAlias = npt.NDArray[np.uint8]
 
 EvidenceUnit: TypeAlias = Literal["share", "logit"]
-"""Share of the strongest evidence in the case, or contribution to the class's logit."""
+"""Share of the strongest evidence in the case, or what each pixel of the image adds to the class's logit."""
 
 UNIT_TEXT: dict[EvidenceUnit, str] = {
     "share": "share of the strongest evidence in this case",
-    "logit": "contribution to the logit",
+    "logit": "logit per pixel of the image",
 }
 
 _LEAST_SIDE = 512
@@ -37,6 +38,12 @@ _LEAST_SIDE = 512
 _OPACITY = 0.65
 """Opacity of the strongest evidence; below 1 so that the bone stays visible."""
 _INK, _PAPER = (0, 0, 0), (255, 255, 255)
+_FOUND = (90, 220, 255)
+"""Of the frames round found regions: a light blue, which neither the colour map nor the outline has. Whoever does not
+see the hue tells the frames by their dashes."""
+_DARK_WIDTH, _LIGHT_WIDTH, _DASH_WIDTH, _DASH_PERIOD = 2.6, 1.1, 1.7, 16
+"""Of lines and dashes, in units of `_thin`."""
+_DASH_SHARE = 0.6
 _FRAME_OPACITY = 0.5
 _SMOOTHING = 2
 """Lines are drawn this many times larger and averaged down."""
@@ -114,6 +121,7 @@ def overlay_picture(
     scale: float,
     lesions: Sequence[Lesion] = (),
     square: Square | None = None,
+    found: Sequence[Square] = (),
     longest: int | None = None,
 ) -> Image.Image:
     """Lay the evidence for one class over an image; the stronger it is, the less transparent.
@@ -130,6 +138,9 @@ def overlay_picture(
         Drawn as a dark and light double line: the outline, or the box where there is none.
     square
         What was read of the image: drawn as a faint frame if it leaves out any of it.
+    found
+        Regions that were looked at again: each drawn as a dashed frame, light blue on dark, which ends where the image
+        does.
     longest
         As in `grey_picture`.
 
@@ -156,8 +167,10 @@ def overlay_picture(
         right, bottom = square.left + square.side, square.top + square.side
         frame = _scaled(_corners(square.left, square.top, right, bottom), enlargement)
         _draw_double_line(picture, frame, opacity=_FRAME_OPACITY)
+    for region in found:
+        _draw_dashed_frame(picture, region, enlargement)
     for lesion in lesions:
-        _draw_double_line(picture, _scaled(_lesion_path(lesion), enlargement), opacity=1.0)
+        _draw_double_line(picture, _scaled(_lesion_path(lesion), enlargement))
     return picture
 
 
@@ -178,7 +191,7 @@ def with_colour_bar(picture: Image.Image, *, scale: float, unit: EvidenceUnit = 
     scale
         The same as for the overlay.
     unit
-        What the bar's ticks are: shares of `scale`, or contributions to the logit up to `scale`.
+        What the bar's ticks are: shares of `scale`, or logits per pixel up to `scale`.
     """
     font = ImageFont.load_default(size=13)
     bar = colour_strip(length=240, thickness=16).rotate(90, expand=True)
@@ -200,7 +213,7 @@ def with_colour_bar(picture: Image.Image, *, scale: float, unit: EvidenceUnit = 
 
 
 def tick_text(share: float, *, scale: float, unit: EvidenceUnit) -> str:
-    """Name a place on the colour bar: ``50 %`` of the strongest evidence, or ``1.3`` of the logit."""
+    """Name a place on the colour bar: ``50 %`` of the strongest evidence, or ``1.3e-05`` of the logit per pixel."""
     return f"{share:.0%}".replace("%", " %") if unit == "share" else f"{share * scale:.2g}"
 
 
@@ -279,15 +292,60 @@ def _scaled(path: Iterable[tuple[float, float]], enlargement: tuple[float, float
     return [(x * enlargement[0], y * enlargement[1]) for x, y in path]
 
 
-def _draw_double_line(picture: Image.Image, path: Sequence[tuple[float, float]], *, opacity: float) -> None:
+def _draw_double_line(picture: Image.Image, path: Sequence[tuple[float, float]], *, opacity: float = 1.0) -> None:
     """Draw a light line on a wider dark one, so that it is seen on bone and on air."""
-    thin = max(1.0, max(picture.size) / 400)
-    for colour, width in ((_INK, 2.6 * thin), (_PAPER, 1.1 * thin)):
-        mask = Image.new("L", (picture.width * _SMOOTHING, picture.height * _SMOOTHING))
-        ImageDraw.Draw(mask).line(
+    _draw_lines(picture, [path], colour=_INK, width=_DARK_WIDTH, opacity=opacity)
+    _draw_lines(picture, [path], colour=_PAPER, width=_LIGHT_WIDTH, opacity=opacity)
+
+
+def _draw_dashed_frame(picture: Image.Image, region: Square, enlargement: tuple[float, float]) -> None:
+    """Draw a region's light dashes on a wider dark frame; what reaches beyond the picture is drawn along its edge."""
+    inset = _DARK_WIDTH * _thin(picture) / 2
+    corners = _corners(region.left, region.top, region.left + region.side, region.top + region.side)
+    frame = [
+        (min(max(x, inset), picture.width - inset), min(max(y, inset), picture.height - inset))
+        for x, y in _scaled(corners, enlargement)
+    ]
+    _draw_lines(picture, [frame], colour=_INK, width=_DARK_WIDTH)
+    _draw_lines(picture, _dashes(frame, _DASH_PERIOD * _thin(picture)), colour=_FOUND, width=_DASH_WIDTH)
+
+
+def _dashes(path: Sequence[tuple[float, float]], period: float) -> list[list[tuple[float, float]]]:
+    """Cut a closed path into dashes, about one a `period`, so that one lies round every corner."""
+    centres: list[tuple[float, float]] = []
+    for start, end in itertools.pairwise(path):
+        steps = max(1, round(math.dist(start, end) / period))
+        centres.extend(_between(start, end, step / steps) for step in range(steps))
+    around = zip([centres[-1], *centres[:-1]], centres, [*centres[1:], centres[0]], strict=True)
+    reach = _DASH_SHARE / 2
+    return [[_between(at, before, reach), at, _between(at, after, reach)] for before, at, after in around]
+
+
+def _between(start: tuple[float, float], end: tuple[float, float], share: float) -> tuple[float, float]:
+    return (start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1]))
+
+
+def _thin(picture: Image.Image) -> float:
+    """Give the unit of line widths, in pixels."""
+    return max(1.0, max(picture.size) / 400)
+
+
+def _draw_lines(
+    picture: Image.Image,
+    paths: Iterable[Sequence[tuple[float, float]]],
+    *,
+    colour: tuple[int, int, int],
+    width: float,
+    opacity: float = 1.0,
+) -> None:
+    """Draw lines of one colour; `width` is in units of `_thin`."""
+    mask = Image.new("L", (picture.width * _SMOOTHING, picture.height * _SMOOTHING))
+    draw = ImageDraw.Draw(mask)
+    for path in paths:
+        draw.line(
             _scaled(path, (_SMOOTHING, _SMOOTHING)),
             fill=round(255 * opacity),
-            width=max(1, round(width * _SMOOTHING)),
+            width=max(1, round(width * _thin(picture) * _SMOOTHING)),
             joint="curve",
         )
-        picture.paste(colour, mask=mask.reduce(_SMOOTHING))
+    picture.paste(colour, mask=mask.reduce(_SMOOTHING))

@@ -27,6 +27,14 @@ _REGIONS = {
     "box": "The network read the square round the lesion's annotated box: a person had pointed at the lesion.",
     "outline": "The network read the square round the lesion's annotated outline: a person had pointed at the lesion.",
 }
+_SECOND_LOOKS = {
+    "none": "The network read whole images and then, in full resolution, the regions in which it found a lesion; no "
+    "one told it where the lesion is.",
+    "box": "The network read whole images and then, in full resolution, the square round the lesion's annotated box: a "
+    "person had pointed at the lesion.",
+    "outline": "The network read whole images and then, in full resolution, the square round the lesion's annotated "
+    "outline: a person had pointed at the lesion.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +171,7 @@ def study_html(content: StudyContent) -> str:
         levels=levels,
         calibration_levels=calibration_levels,
         kind=_KINDS[content.kind],
-        region=_REGIONS.get(content.metrics.get("roi", "none"), ""),
+        region=_region_sentence(content),
         prior=_prior_sentence(content),
         headline=[_QUANTITIES[key] for key in _HEADLINE],
         overall=_measured(_OVERALL, levels),
@@ -177,6 +185,7 @@ def study_html(content: StudyContent) -> str:
         subgroups=(content.metrics.get("subgroups") or {}).get("groupings") or {},
         power=content.metrics.get("power"),
         confounders=_confounder_rows(content),
+        regions=(content.metrics.get("localisation") or {}).get("regions"),
         plots=_plots(content),
         settings=_grouped(content.settings),
         cases=[_case_row(case, content.classes) for case in _worst_first(content)],
@@ -406,6 +415,12 @@ def _counted_rows(column: str, of_class: Mapping[str, Mapping[str, int]], classe
             for value in values
         ),
     )
+
+
+def _region_sentence(content: StudyContent) -> str:
+    """Say what was read of an image, and whether a person or the network found the lesion."""
+    sentences = _SECOND_LOOKS if content.settings.get("preparation.second_look") else _REGIONS
+    return sentences.get(content.metrics.get("roi", "none"), "")
 
 
 def _prior_sentence(content: StudyContent) -> str:

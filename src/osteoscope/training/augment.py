@@ -1,25 +1,85 @@
-"""Random changes of planes, a batch at a time and on the device that computes.
+"""Random looks at images and random changes of what is seen, a batch at a time and on the device that computes.
 
-What is drawn and how it is applied are apart, so that a step can be replayed: `draw_changes` uses a CPU generator
-(the same numbers whatever the device), `apply_changes` uses none.
+What is drawn and how it is applied are apart, so that a step can be replayed: `draw_looks` and `draw_changes` use CPU
+generators (the same numbers whatever the device), `apply_changes` uses none.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
+from osteoscope.training.planes import NO_REGION
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
     from torch import Tensor
 
     from osteoscope.config import AugmentationConfig
+    from osteoscope.training.planes import PlaneStore
 
 # Sides of an erased rectangle, as a share of the plane's side.
 ERASED_SIDES = (0.1, 0.35)
+# Depth of a collimated border, as a share of the plane's side.
+BORDER_DEPTHS = (0.03, 0.15)
+# Side of a region that shows no more of a lesion than chance will have it, as a share of the first look's side.
+ELSEWHERE_SIDES = (0.25, 0.6)
+
+
+class Kind(IntEnum):
+    """What a look reads."""
+
+    FIRST = 0
+    REGION = 1
+    """The square round the lesion, off by as much as a found one may be."""
+    ELSEWHERE = 2
+    """A region as a network may find it that is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """Which parts of which images a batch reads; all of length (looks,)."""
+
+    images: Tensor
+    """Places in the store."""
+    canvases: Tensor
+    """Places of the canvases that are read."""
+    kinds: Tensor
+    """`Kind` of each."""
+
+
+def draw_looks(
+    images: Sequence[int], store: PlaneStore, settings: AugmentationConfig, rng: np.random.Generator
+) -> Looks:
+    """Draw the looks at some images: the first one, one at the lesion's region, or both.
+
+    Parameters
+    ----------
+    images
+        Places in the store, in the order in which their looks are given.
+    store
+        Of the images; one without a region gets a first look.
+    settings
+        How often what is drawn.
+    rng
+        Advanced by the same amount whatever is drawn.
+    """
+    drawn: list[tuple[int, int, Kind]] = []
+    for image, (which, wrong) in zip(images, rng.random((len(images), 2)), strict=True):
+        region = int(store.regions[image])
+        if region == NO_REGION or which < 1 - settings.only_region:
+            drawn.append((image, image, Kind.FIRST))
+        if region != NO_REGION and which >= settings.only_first:
+            drawn.append((image, image, Kind.ELSEWHERE) if wrong < settings.elsewhere else (image, region, Kind.REGION))
+    places, canvases, kinds = zip(*drawn, strict=True)
+    return Looks(images=torch.tensor(places), canvases=torch.tensor(canvases), kinds=torch.tensor(kinds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,30 +89,31 @@ class Changes:
     matrices: Tensor
     """(planes, 2, 3): from the plane's coordinates to the canvas's, both -1..1 over their own extent."""
     gammas: Tensor
+    blurred: Tensor
+    """Whether the plane is smoothed."""
     noise: Tensor
     """(planes, 1, size, size), standard deviation included."""
     erased: Tensor
     """(planes, 4): top, bottom, left, right in pixels; equal where nothing is erased."""
+    collimated: Tensor
+    """(planes, 4): the same of a border strip that is blanked."""
+    blank: Tensor
+    """The value of that strip, 0 or 1."""
 
     def to(self, device: torch.device) -> Changes:
         """Move to the device that computes."""
-        return Changes(
-            matrices=self.matrices.to(device),
-            gammas=self.gammas.to(device),
-            noise=self.noise.to(device),
-            erased=self.erased.to(device),
-        )
+        return Changes(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def draw_changes(
-    planes: int, *, size: int, canvas: int, settings: AugmentationConfig, generator: torch.Generator
+    kinds: Tensor, *, size: int, canvas: int, settings: AugmentationConfig, generator: torch.Generator
 ) -> Changes:
     """Draw the changes of a batch.
 
     Parameters
     ----------
-    planes
-        How many planes are changed.
+    kinds
+        (planes,) `Kind` of each.
     size, canvas
         Rows and columns of a plane and of the canvas that it is cut from.
     settings
@@ -60,15 +121,16 @@ def draw_changes(
     generator
         A CPU generator; advanced by the same amount whatever is drawn.
     """
+    planes = len(kinds)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(planes, *shape, generator=generator)
 
     angle = uniform(-1, 1) * math.radians(settings.rotation)
-    zoom = torch.exp(uniform(-1, 1) * math.log1p(settings.scale)) * (size / canvas)
     mirror = torch.where(uniform(0, 1) < (0.5 if settings.flip else 0.0), -1.0, 1.0)
+    zoom, shift = _place(kinds, uniform(-1, 1), uniform(-1, 1, 2), settings)
     # A plane's half side is 1; on the canvas it is size / canvas.
-    shift = uniform(-1, 1, 2) * (2 * settings.shift * size / canvas)
+    zoom, shift = zoom * (size / canvas), shift * (size / canvas)
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     matrices = torch.stack(
         [
@@ -80,9 +142,26 @@ def draw_changes(
     return Changes(
         matrices=matrices,
         gammas=torch.exp(uniform(-1, 1) * settings.gamma),
+        blurred=uniform(0, 1) < settings.blur,
         noise=torch.randn(planes, 1, size, size, generator=generator) * uniform(0, settings.noise, 1, 1, 1),
         erased=_draw_rectangles(uniform(0, 1, 5), size, settings.erase),
+        collimated=_draw_borders(uniform(0, 1, 3), size, settings.collimate),
+        # Most borders are black; on a copied film they are white.
+        blank=(uniform(0, 1) < 0.3).float(),
     )
+
+
+def _place(kinds: Tensor, zoom: Tensor, shift: Tensor, settings: AugmentationConfig) -> tuple[Tensor, Tensor]:
+    """Turn draws in -1..1 into sides (planes,) and shifts (planes, 2), in units of the half side of what is read."""
+    region, elsewhere = kinds == Kind.REGION, kinds == Kind.ELSEWHERE
+    scale = torch.where(region, settings.region_scale, settings.scale)
+    sides = torch.exp(zoom * torch.log1p(scale))
+    reach = 2 * torch.where(region, settings.region_shift, settings.shift)
+    low, high = ELSEWHERE_SIDES
+    sides = torch.where(elsewhere, low + (high - low) * (zoom + 1) / 2, sides)
+    # Wholly within what the first look reads, but for corners that a turn takes out of it.
+    reach = torch.where(elsewhere, 1 - sides, reach)
+    return sides, shift * reach[:, None]
 
 
 def _draw_rectangles(draws: Tensor, size: int, share: float) -> Tensor:
@@ -95,28 +174,45 @@ def _draw_rectangles(draws: Tensor, size: int, share: float) -> Tensor:
     return torch.stack([top, top + height, left, left + width], dim=1).round()
 
 
-def apply_changes(canvases: Tensor, changes: Changes) -> Tensor:
-    """Cut changed planes from their canvases.
+def _draw_borders(draws: Tensor, size: int, share: float) -> Tensor:
+    """Turn draws of (planes, 3) in 0..1 into strips (planes, 4) along one edge, empty for all but `share`."""
+    low, high = BORDER_DEPTHS
+    depth = (low + (high - low) * draws[:, 0]) * size * (draws[:, 1] < share)
+    edge = (draws[:, 2] * 4).long()
+    end = torch.full_like(depth, size)
+    zero = torch.zeros_like(depth)
+    top = torch.where(edge == 1, end - depth, zero)
+    bottom = torch.where(edge == 0, depth, end)
+    left = torch.where(edge == 3, end - depth, zero)
+    right = torch.where(edge == 2, depth, end)
+    return torch.stack([top, bottom, left, right], dim=1).round()
+
+
+def apply_changes(canvases: Tensor, lesions: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
+    """Cut changed planes from their canvases, and the lesions with them.
 
     Parameters
     ----------
-    canvases
+    canvases, lesions
         (planes, 1, canvas, canvas), 0..1.
     changes
         One for each plane.
 
     Returns
     -------
-    Tensor
-        (planes, 1, size, size).
+    tuple
+        Planes of (planes, 1, size, size), and the lesions in them, of the same shape.
     """
     size = changes.noise.shape[-1]
     grid = functional.affine_grid(changes.matrices, [len(canvases), 1, size, size], align_corners=False)
-    planes = functional.grid_sample(canvases, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    planes = planes.clamp_min(0).pow(changes.gammas[:, None, None, None]) + changes.noise
-    kept = _outside(changes.erased, size)
-    mean = planes.mean(dim=(-2, -1), keepdim=True)
-    return torch.where(kept, planes, mean)
+    sources = torch.cat([canvases.float(), lesions.float()], dim=1)
+    cut = functional.grid_sample(sources, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    planes = cut[:, :1].clamp_min(0).pow(changes.gammas[:, None, None, None])
+    smooth = functional.avg_pool2d(planes, 3, stride=1, padding=1, count_include_pad=False)
+    planes = torch.where(changes.blurred[:, None, None, None], smooth, planes) + changes.noise
+    planes = torch.where(_outside(changes.erased, size), planes, planes.mean(dim=(-2, -1), keepdim=True))
+    planes = torch.where(_outside(changes.collimated, size), planes, changes.blank[:, None, None, None])
+    return planes, cut[:, 1:]
 
 
 def _outside(rectangles: Tensor, size: int) -> Tensor:

@@ -34,11 +34,14 @@ def bundle_run(
     cohort: Cohort,
     cases: Sequence[Case],
     config: Config,
+    auxiliary: dict[str, Any] | None,
     outcomes: Sequence[FoldOutcome],
     calibration: BundleCalibration,
     metrics: dict[str, Any],
 ) -> None:
     """Write the bundle of a run: the networks of its first repeat, whose mean logit decides.
+
+    `auxiliary` says what they learnt from before, None for nothing.
 
     Raises
     ------
@@ -80,6 +83,7 @@ def bundle_run(
             source=cohort.source,
             guessed_patients=bool(cohort.case_rows["guessed"].any()),
             seed=config.training.seed,
+            auxiliary=auxiliary,
             versions=library_versions(),
         ),
         performance={name: metrics["patient"][name] for name in _PERFORMANCE},

@@ -87,7 +87,7 @@ def load_checkpoint(
     if not found:
         return 0, []
     newest = found[-1]
-    remedy = f"delete {newest} to fit this fold anew"
+    remedy = f"delete {newest} to fit anew"
     try:
         state = json.loads((newest / _STATE).read_text(encoding="utf-8"))
         hashes = dict(state["sha256"])

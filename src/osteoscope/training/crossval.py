@@ -17,7 +17,7 @@ from osteoscope.errors import RunError
 from osteoscope.evaluation.calibration import softmax
 from osteoscope.evaluation.metrics import overall_auc
 from osteoscope.inference.engine import MemberEngine
-from osteoscope.inference.predict import Member, PreparedCase, predict_case, prepare_case
+from osteoscope.inference.predict import Member, PreparedCase, predict_case, prepare_case, read_planes
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase
 from osteoscope.network.classifier import TumourNetwork
 from osteoscope.network.gradcam import difference_through_weights
@@ -25,7 +25,7 @@ from osteoscope.storage import write_bytes, write_json
 from osteoscope.training.checkpoint import remove_checkpoints
 from osteoscope.training.export import export_member, member_is_whole
 from osteoscope.training.fit import FitPlan, fit
-from osteoscope.training.planes import load_planes
+from osteoscope.training.planes import load_cases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from osteoscope.cohort.split import Folds
     from osteoscope.cohort.table import Case
     from osteoscope.config import Config
-    from osteoscope.training.planes import PlaneStore
+    from osteoscope.training.planes import CaseStore
+    from osteoscope.training.weights import Start
 
 FOLDS_FOLDER = "folds"
 MEMBER_FOLDER = "member"
@@ -47,6 +48,9 @@ _EVIDENCE = "evidence.npz"
 
 class RunWatcher(Protocol):
     """Is told how a run goes on; for progress only, nothing is decided by it."""
+
+    def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
+        """Take note that `epoch` of `epochs` of learning from auxiliary images are done."""
 
     def fold_started(self, *, number: int, folds: int) -> None:
         """Take note that fold `number`, counted from 0 over all repeats, begins."""
@@ -74,7 +78,7 @@ class FoldOutcome:
     history: tuple[dict[str, Any], ...]
     """One record for each epoch."""
     differences_through_weights: tuple[float, ...]
-    """For each test patient of several planes, what the closed form leaves out (`difference_through_weights`)."""
+    """For each test patient of several looks, what the closed form leaves out (`difference_through_weights`)."""
     parity: dict[str, float]
     encoder: CovariateEncoder | None
     folder: Path
@@ -91,7 +95,14 @@ class FoldOutcome:
 
 
 def run_folds(
-    cases: Sequence[Case], folds: Folds, config: Config, *, folder: Path, fabric: Fabric, watcher: RunWatcher
+    cases: Sequence[Case],
+    folds: Folds,
+    config: Config,
+    *,
+    start: Start | None,
+    folder: Path,
+    fabric: Fabric,
+    watcher: RunWatcher,
 ) -> list[FoldOutcome]:
     """Do every fold that is not done yet.
 
@@ -103,6 +114,8 @@ def run_folds(
         Their partition.
     config
         All settings.
+    start
+        What every fold's network starts from; None starts each from random weights.
     folder
         The run's folder.
     fabric
@@ -115,23 +128,31 @@ def run_folds(
     OsteoscopeError
         If an image cannot be read any more, or an output cannot be written.
     """
-    store: PlaneStore | None = None
+    store: CaseStore | None = None
     outcomes = []
-    settings = config.training
-    for number in range(settings.repeats * settings.folds):
-        repeat, fold = divmod(number, settings.folds)
+    for number in range(folds.repeats * folds.folds):
+        repeat, fold = divmod(number, folds.folds)
         fold_folder = folder / FOLDS_FOLDER / str(number)
-        watcher.fold_started(number=number, folds=settings.repeats * settings.folds)
-        if not (fold_folder / _OUTCOME).is_file() or not member_is_whole(fold_folder / MEMBER_FOLDER):
-            store = store or load_planes(cases, config.preparation)
+        watcher.fold_started(number=number, folds=folds.repeats * folds.folds)
+        if not _is_done(fold_folder):
+            store = store or load_cases(cases, config.preparation)
             tested = folds.test_patients(repeat, fold)
             part = _Part(number=number, repeat=repeat, fold=fold, tested=frozenset(tested), folder=fold_folder)
-            _do_fold(part, cases, store, config, fabric=fabric, watcher=watcher)
+            _do_fold(part, cases, store, config, start=start, fabric=fabric, watcher=watcher)
         # A kill may have come between a fold's outcome and the removal of its checkpoints.
         remove_checkpoints(fold_folder)
         outcomes.append(read_outcome(fold_folder))
         watcher.fold_done(outcomes[-1])
     return outcomes
+
+
+def folds_are_done(folder: Path, folds: Folds) -> bool:
+    """Tell whether every fold of a run is done, so that nothing is left to be fitted."""
+    return all(_is_done(folder / FOLDS_FOLDER / str(number)) for number in range(folds.repeats * folds.folds))
+
+
+def _is_done(folder: Path) -> bool:
+    return (folder / _OUTCOME).is_file() and member_is_whole(folder / MEMBER_FOLDER)
 
 
 def read_outcome(folder: Path) -> FoldOutcome:
@@ -156,7 +177,11 @@ def _read_outcome(folder: Path) -> FoldOutcome:
     content = json.loads((folder / _OUTCOME).read_text(encoding="utf-8"))
     with np.load(folder / _EVIDENCE, allow_pickle=False) as arrays:
         cases = tuple(
-            ExplainedCase(prediction=CasePrediction.model_validate(case), evidence=arrays[str(place)])
+            ExplainedCase(
+                prediction=CasePrediction.model_validate(case),
+                evidence=arrays[f"{place}.evidence"],
+                lesions=arrays[f"{place}.lesions"],
+            )
             for place, case in enumerate(content["cases"])
         )
     encoder = content["covariates"]
@@ -183,7 +208,14 @@ class _Part:
 
 
 def _do_fold(
-    part: _Part, cases: Sequence[Case], store: PlaneStore, config: Config, *, fabric: Fabric, watcher: RunWatcher
+    part: _Part,
+    cases: Sequence[Case],
+    store: CaseStore,
+    config: Config,
+    *,
+    start: Start | None,
+    fabric: Fabric,
+    watcher: RunWatcher,
 ) -> None:
     """Fit, export and judge one fold; its outcome is written last, so a fold without one is done again."""
     training = [case for case in cases if case.patient not in part.tested]
@@ -196,6 +228,8 @@ def _do_fold(
     stream = (config.training.seed, part.number)
     classes = int(store.labels.max()) + 1
     network = _build(config, classes=classes, covariates=encoder.size if encoder else 0, stream=stream)
+    if start is not None:
+        start.teach(network.encoder)
     plan = FitPlan(
         store=store,
         cases=np.flatnonzero([case.patient not in part.tested for case in cases]),
@@ -217,9 +251,9 @@ def _do_fold(
     prepared = [prepare_case(case, config.preparation) for case in testing]
     explained = [predict_case(case, planes, [member]) for case, planes in zip(testing, prepared, strict=True)]
     differences = [
-        _difference(network, planes, member.covariates(case))
-        for case, planes in zip(testing, prepared, strict=True)
-        if len(planes.planes) > 1
+        _difference(network, read_planes(images, said.prediction), member.covariates(case))
+        for case, images, said in zip(testing, prepared, explained, strict=True)
+        if len(said.evidence) > 1
     ]
     _write_outcome(part, explained, history, asdict(parity), encoder, differences)
 
@@ -236,11 +270,11 @@ def _two_planes(prepared: PreparedCase) -> NDArray[np.float32]:
     return np.concatenate([prepared.planes, prepared.planes[:, :, ::-1]])[:2]
 
 
-def _difference(network: TumourNetwork, prepared: PreparedCase, covariates: NDArray[np.float32] | None) -> float:
+def _difference(network: TumourNetwork, planes: NDArray[np.float32], covariates: NDArray[np.float32] | None) -> float:
     """Measure, for a patient of several planes, what the closed form leaves out for the last class."""
     return difference_through_weights(
         network,
-        torch.from_numpy(prepared.planes),
+        torch.from_numpy(planes),
         target=network.head.linear.out_features - 1,
         covariates=None if covariates is None else torch.from_numpy(covariates)[None],
     )
@@ -255,8 +289,10 @@ def _write_outcome(
     differences: list[float],
 ) -> None:
     evidence = io.BytesIO()
-    # One array a case, named by its place in the list of cases.
-    np.savez_compressed(evidence, allow_pickle=False, **{str(n): case.evidence for n, case in enumerate(explained)})
+    # Two arrays a case, named by its place in the list of cases.
+    arrays = {f"{place}.evidence": case.evidence for place, case in enumerate(explained)}
+    arrays |= {f"{place}.lesions": case.lesions for place, case in enumerate(explained)}
+    np.savez_compressed(evidence, allow_pickle=False, **arrays)
     write_bytes(part.folder / _EVIDENCE, evidence.getvalue())
     content = {
         "number": part.number,

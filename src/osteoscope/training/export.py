@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from osteoscope.bundle.format import HEAD_GRAPH, PLANES_GRAPH, WEIGHTS
+from osteoscope.bundle.format import HEAD_GRAPH, PLANES_GRAPH, PLANES_OUTPUTS, WEIGHTS
 from osteoscope.errors import BundleError
 from osteoscope.inference.engine import MemberEngine
 from osteoscope.storage import storage_error
@@ -40,9 +40,10 @@ class _PlanesHalf(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         reading = self.network.encoder(planes)
-        return reading.scores, reading.vectors, self.network.class_maps(reading.maps)
+        class_maps = self.network.class_maps(reading.maps)
+        return reading.scores, reading.vectors, class_maps, torch.sigmoid(reading.lesions)
 
 
 class _HeadHalf(nn.Module):
@@ -63,12 +64,13 @@ class Parity:
     scores: float
     vectors: float
     maps: float
+    lesions: float
     logits: float
     weights: float
 
     def worst(self) -> float:
         """Take the largest of all."""
-        return max(self.scores, self.vectors, self.maps, self.logits, self.weights)
+        return max(self.scores, self.vectors, self.maps, self.lesions, self.logits, self.weights)
 
 
 def export_member(
@@ -103,11 +105,11 @@ def export_member(
     example = torch.from_numpy(planes)
     patient = None if covariates is None else torch.from_numpy(covariates)[None]
     with torch.no_grad():
-        scores, vectors, maps = _PlanesHalf(network)(example)
+        scores, vectors, maps, lesions = _PlanesHalf(network)(example)
         logits, weights = _HeadHalf(network)(scores, vectors, patient)
     folder.mkdir(parents=True, exist_ok=True)
     number = torch.export.Dim("planes", min=1)
-    _export(_PlanesHalf(network), (example,), folder / PLANES_GRAPH, ["planes"], ["scores", "vectors", "maps"], number)
+    _export(_PlanesHalf(network), (example,), folder / PLANES_GRAPH, ["planes"], list(PLANES_OUTPUTS), number)
     head_inputs = (scores, vectors) if patient is None else (scores, vectors, patient)
     names = ["scores", "vectors", "covariates"][: len(head_inputs)]
     _export(_HeadHalf(network), head_inputs, folder / HEAD_GRAPH, names, ["logits", "weights"], number)
@@ -120,6 +122,7 @@ def export_member(
         scores=_difference(scores, read.scores),
         vectors=_difference(vectors, read.vectors),
         maps=_difference(maps, read.maps),
+        lesions=_difference(lesions, read.lesions),
         logits=_difference(logits, judged.logits),
         weights=_difference(weights, judged.weights),
     )

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from osteoscope.errors import RunError
-from osteoscope.training.augment import apply_changes, draw_changes
-from osteoscope.training.checkpoint import load_checkpoint, save_checkpoint
+from osteoscope.training.augment import apply_changes, draw_changes, draw_looks
+from osteoscope.training.epochs import State, averaged, learning_rate, parameter_groups, run_epochs
+from osteoscope.training.lesion_loss import lesion_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,10 +26,7 @@ if TYPE_CHECKING:
 
     from osteoscope.config import TrainingConfig
     from osteoscope.network.classifier import TumourNetwork
-    from osteoscope.training.planes import PlaneStore
-
-# The learning rate rises over this share of the steps, then falls to nothing along half a cosine.
-WARM_UP = 0.1
+    from osteoscope.training.planes import CaseStore
 
 
 class EpochWatcher(Protocol):
@@ -44,7 +40,7 @@ class EpochWatcher(Protocol):
 class FitPlan:
     """What one fit is made from."""
 
-    store: PlaneStore
+    store: CaseStore
     cases: NDArray[np.intp]
     """Places of the training cases in the store."""
     covariates: Tensor | None
@@ -60,6 +56,10 @@ class FitPlan:
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
     planes: Tensor
+    lesions: Tensor
+    """(planes, 1, size, size), 1 in the lesion."""
+    marked: Tensor
+    """(planes,) bool: whether the lesion is annotated."""
     membership: Tensor
     labels: Tensor
     covariates: Tensor | None
@@ -72,7 +72,8 @@ def fit(
 
     The loss is cross-entropy with logit adjustment (Menon et al., ICLR 2021): the logarithm of each class's share of
     the training patients is added to the logits, so that what the network learns is free of the class prior, and a
-    rare class is not drowned. No patient outside of `plan.cases` is looked at; nothing is selected by results.
+    rare class is not drowned. Where lesions are annotated, map A also learns where they are (`lesion_loss`). No
+    patient outside of `plan.cases` is looked at; nothing is selected by results.
 
     Parameters
     ----------
@@ -98,16 +99,18 @@ def fit(
         For each epoch its loss, last learning rate, training AUC (None for more than two classes or one class),
         seconds, and those of them that the network took (on a GPU: that its work took to be queued).
     """
-    settings = plan.settings
     fitter = _Fitter(network, plan, fabric)
-    modules = {"network": network, "average": fitter.average}
-    done, history = load_checkpoint(folder, modules=modules, optimiser=fitter.optimiser)
-    for epoch in range(done, settings.epochs):
-        record = fitter.epoch(epoch)
-        history.append(record)
-        if (epoch + 1) % plan.checkpoint_every == 0 or epoch + 1 == settings.epochs:
-            save_checkpoint(folder, epoch=epoch + 1, modules=modules, optimiser=fitter.optimiser, history=history)
-        watcher(epoch=epoch + 1, epochs=settings.epochs, loss=record["loss"], training_auc=record["training_auc"])
+    modules: dict[str, torch.nn.Module] = {"network": network, "average": fitter.average}
+    epochs = plan.settings.epochs
+    history = run_epochs(
+        State(folder=folder, modules=modules, optimiser=fitter.optimiser),
+        fitter.epoch,
+        epochs=epochs,
+        checkpoint_every=plan.checkpoint_every,
+        watcher=lambda done, record: watcher(
+            epoch=done, epochs=epochs, loss=record["loss"], training_auc=record["training_auc"]
+        ),
+    )
     network.load_state_dict(fitter.average.module.state_dict())
     return history
 
@@ -121,12 +124,13 @@ class _Fitter:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._plan = plan
         self._network = network
-        self.average = _average(network, settings.averaging).to(fabric.device)
-        self.optimiser = torch.optim.AdamW(_parameter_groups(network, settings.weight_decay), lr=settings.learning_rate)
+        self.average = averaged(network, settings.averaging).to(fabric.device)
+        self.optimiser = torch.optim.AdamW(parameter_groups(network, settings.weight_decay), lr=settings.learning_rate)
         self._fabric = fabric
         # Through these two, so that the chosen device and precision hold.
         self._wrapped, self._wrapped_optimiser = fabric.setup(network, self.optimiser)
-        self._canvases = plan.store.canvases.to(fabric.device)
+        self._canvases = plan.store.planes.canvases.to(fabric.device)
+        self._lesions = plan.store.planes.lesions.to(fabric.device)
         self._log_prior = _log_prior(plan).to(fabric.device)
 
     def epoch(self, number: int) -> dict[str, Any]:
@@ -138,7 +142,7 @@ class _Fitter:
         # Dropout draws from torch's own generator.
         torch.manual_seed(_seeds(plan, number)[2])
         losses, logits, labels, in_network = [], [], [], 0.0
-        for place, batch in enumerate(_batches(plan, self._canvases, number, steps)):
+        for place, batch in enumerate(_batches(plan, self._canvases, self._lesions, number, steps)):
             entered = time.perf_counter()
             rate = learning_rate(number * steps + place, settings.epochs * steps, settings.learning_rate)
             loss, batch_logits = self._step(batch, rate)
@@ -146,15 +150,9 @@ class _Fitter:
             logits.append(batch_logits)
             labels.append(batch.labels)
             in_network += time.perf_counter() - entered
-        mean_loss = float(torch.stack(losses).mean())
-        if not math.isfinite(mean_loss):
-            raise RunError(
-                f"the loss is no longer a number in epoch {number + 1}",
-                remedy="lower training.learning_rate or set training.precision = '32-true', in a new folder",
-            )
         return {
             "epoch": number + 1,
-            "loss": mean_loss,
+            "loss": float(torch.stack(losses).mean()),
             "learning_rate": rate,
             "training_auc": _training_auc(torch.cat(logits), torch.cat(labels)),
             "seconds": round(time.perf_counter() - started, 3),
@@ -165,46 +163,17 @@ class _Fitter:
         """Learn from one batch: its loss, and its logits of (patients, classes)."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        logits = self._wrapped(batch.planes, batch.membership, batch.covariates).logits.float()
+        settings = self._plan.settings
+        read = self._wrapped(batch.planes, batch.membership, batch.covariates)
+        logits = read.logits.float()
         loss = functional.cross_entropy(
-            logits + self._log_prior, batch.labels, label_smoothing=self._plan.settings.label_smoothing
-        )
+            logits + self._log_prior, batch.labels, label_smoothing=settings.label_smoothing
+        ) + settings.lesion_weight * lesion_loss(read.lesions.float(), batch.lesions, batch.marked)
         self._fabric.backward(loss)
         self._wrapped_optimiser.step()
         self._wrapped_optimiser.zero_grad()
         self.average.update_parameters(self._network)
         return loss.detach(), logits.detach()
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Give the rate of a step: a linear rise to `peak`, then half a cosine down to 0.
-
-    Parameters
-    ----------
-    step
-        Counted from 0.
-    steps
-        Of the whole fit.
-    peak
-        The highest rate.
-    """
-    rise = max(1.0, WARM_UP * steps)
-    if step + 1 <= rise:
-        return peak * (step + 1) / rise
-    return peak * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (steps - rise)))
-
-
-def _average(network: TumourNetwork, decay: float) -> AveragedModel:
-    # With a decay of 0 the average is the network itself.
-    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
-
-
-def _parameter_groups(network: TumourNetwork, weight_decay: float) -> list[dict[str, Any]]:
-    """Keep weight decay off what is not a weight: biases, norms, gains."""
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def _log_prior(plan: FitPlan) -> Tensor:
@@ -219,30 +188,35 @@ def _seeds(plan: FitPlan, epoch: int) -> tuple[int, int, int]:
     return order, changes, dropout
 
 
-def _batches(plan: FitPlan, canvases: Tensor, epoch: int, steps: int) -> Iterator[_Batch]:
-    """Draw the batches of an epoch: every training case once, a few of its planes, each changed anew."""
+def _batches(plan: FitPlan, canvases: Tensor, lesions: Tensor, epoch: int, steps: int) -> Iterator[_Batch]:
+    """Draw the batches of an epoch: every training case once, a few of its images, each looked at and changed anew."""
     order_seed, change_seed, _ = _seeds(plan, epoch)
     rng = np.random.default_rng(order_seed)
     generator = torch.Generator().manual_seed(change_seed)
+    store, settings, device = plan.store.planes, plan.settings, canvases.device
     for cases in np.array_split(rng.permutation(plan.cases), steps):
-        chosen = [
-            _some(plan.store.patient_planes[case].numpy(), plan.settings.views_per_patient, rng) for case in cases
-        ]
-        places = torch.from_numpy(np.concatenate(chosen))
-        owners = torch.from_numpy(np.repeat(np.arange(len(cases)), [len(planes) for planes in chosen]))
+        chosen = [_some(plan.store.images[case].numpy(), settings.views_per_patient, rng) for case in cases]
+        owner_of = dict(
+            zip(np.concatenate(chosen), np.repeat(np.arange(len(cases)), list(map(len, chosen))), strict=True)
+        )
+        looks = draw_looks(np.concatenate(chosen).tolist(), store, settings.augmentation, rng)
+        owners = torch.tensor([owner_of[image] for image in looks.images.tolist()])
         changes = draw_changes(
-            len(places),
-            size=plan.store.size,
-            canvas=plan.store.canvases.shape[-1],
-            settings=plan.settings.augmentation,
+            looks.kinds,
+            size=store.size,
+            canvas=canvases.shape[-1],
+            settings=settings.augmentation,
             generator=generator,
-        ).to(canvases.device)
-        planes = apply_changes(canvases[places.to(canvases.device)], changes)
+        ).to(device)
+        places = looks.canvases.to(device)
+        planes, seen = apply_changes(canvases[places], lesions[places], changes)
         yield _Batch(
             planes=planes.contiguous(memory_format=torch.channels_last),
-            membership=(owners[None, :] == torch.arange(len(cases))[:, None]).to(canvases.device),
-            labels=plan.store.labels[cases].to(canvases.device),
-            covariates=None if plan.covariates is None else plan.covariates[cases].to(canvases.device),
+            lesions=seen,
+            marked=store.marked[looks.images].to(device),
+            membership=(owners[None, :] == torch.arange(len(cases))[:, None]).to(device),
+            labels=plan.store.labels[cases].to(device),
+            covariates=None if plan.covariates is None else plan.covariates[cases].to(device),
         )
 
 
@@ -251,7 +225,7 @@ def _some(planes: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDA
 
 
 def _training_auc(logits: Tensor, labels: Tensor) -> float | None:
-    """AUC of the epoch's own augmented planes, for the progress bar; None unless there are two classes."""
-    if logits.shape[1] != 2 or len(np.unique(labels.cpu().numpy())) != 2:
+    """AUC of the epoch's own augmented planes, for the progress bar; None unless there are two classes, and numbers."""
+    if logits.shape[1] != 2 or len(np.unique(labels.cpu().numpy())) != 2 or not bool(logits.isfinite().all()):
         return None
     return float(roc_auc_score(labels.cpu(), (logits[:, 1] - logits[:, 0]).cpu()))

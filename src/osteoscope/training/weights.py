@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from safetensors.torch import load_file
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from osteoscope.network.classifier import PlaneEncoder
     from osteoscope.network.trunk import DenseTrunk
 
 Dialect = Literal["torchvision", "torchvision-old", "monai", "radimagenet"]
@@ -50,6 +51,24 @@ _COUNTER = "num_batches_tracked"
 
 _KINDS_READ = "give a state dict of torchvision's, MONAI's or RadImageNet's DenseNet, as .safetensors, .pt or .pth"
 _SAVE_ANEW = "fetch it again if it is damaged; if it holds a whole model, save its state_dict() alone as .safetensors"
+
+
+class Start(Protocol):
+    """What training starts from instead of random weights."""
+
+    def teach(self, encoder: PlaneEncoder) -> None:
+        """Give an encoder what is known already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalWeights:
+    """A local file of DenseNet weights as a `Start`."""
+
+    path: Path
+
+    def teach(self, encoder: PlaneEncoder) -> None:
+        """Fill the encoder's trunk; errors are those of `load_pretrained`."""
+        load_pretrained(encoder.trunk, self.path)
 
 
 @dataclass(frozen=True, kw_only=True)

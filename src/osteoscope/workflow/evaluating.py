@@ -100,11 +100,11 @@ def evaluate(
     check_unseen(bundle, cohort)
     preparation = bundle.manifest.preparation
     if roi is not None:
-        preparation = preparation.model_copy(update={"roi": roi})
+        preparation = preparation.given(roi)
     trained_on = None if training is None else read_cohort(training)
-    audited = audit_or_stop(cohort, roi=preparation.roi, folds=None, accept=accept, against=trained_on)
+    audited = audit_or_stop(cohort, roi=preparation.annotation, folds=None, accept=accept, against=trained_on)
     cases = cases_of(cohort)
-    check_lesions(cases, preparation.roi)
+    check_lesions(cases, preparation.annotation)
     predictor = load_predictor(bundle, preparation=preparation, threads=threads)
     explained = []
     for done, case in enumerate(cases):
@@ -156,7 +156,7 @@ def _write(study: _Evaluation, folder: Path) -> dict[str, Any]:
         classes=cohort.classes,
         slugs=cohort.slugs,
         prior=tuple(manifest.prior[slug] for slug in manifest.slugs),
-        roi=study.preparation.roi,
+        roi=study.preparation.annotation,
         seed=manifest.training.seed,
         estimates="How well this bundle does on patients like these, none of whom it was trained on.",
     )
@@ -225,11 +225,11 @@ def _report(study: _Evaluation, folder: Path, *, metrics: dict[str, Any], by_pat
     manifest, cohort = study.bundle.manifest, study.cohort
     made_by = f"Predicted by a bundle of {len(manifest.members)} networks, none of which saw this patient."
     warnings = list(study_warnings(cohort, study.preparation))
-    if study.preparation.roi != manifest.preparation.roi:
+    if study.preparation.annotation != manifest.preparation.annotation:
         warnings.insert(
             0,
-            f"The bundle was trained with --roi {manifest.preparation.roi} and read these images with --roi "
-            f"{study.preparation.roi}: its calibration was not made for that.",
+            f"The bundle was trained with --roi {manifest.preparation.annotation} and read these images with --roi "
+            f"{study.preparation.annotation}: its calibration was not made for that.",
         )
     if not study.beside_training:
         warnings.append(
@@ -243,6 +243,7 @@ def _report(study: _Evaluation, folder: Path, *, metrics: dict[str, Any], by_pat
         predictions=by_patient,
         classes=cohort.classes,
         prior=tuple(metrics["prior"].values()),
+        preparation=study.preparation,
     )
     content = StudyContent(
         title=f"{' against '.join(cohort.classes)}: evaluation of a bundle",

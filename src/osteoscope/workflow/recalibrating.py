@@ -105,7 +105,7 @@ def recalibrate(
     check_classes(bundle, cohort)
     check_unseen(bundle, cohort)
     cases = cases_of(cohort)
-    check_lesions(cases, bundle.manifest.preparation.roi)
+    check_lesions(cases, bundle.manifest.preparation.annotation)
     _check_every_class(cases, cohort)
     logits = _logits(bundle, cases, threads=threads, progress=progress)
     site = _Site(

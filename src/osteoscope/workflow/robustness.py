@@ -92,7 +92,7 @@ def sweep_robustness(
     check_classes(bundle, cohort)
     check_unseen(bundle, cohort)
     cases = cases_of(cohort)
-    check_lesions(cases, bundle.manifest.preparation.roi)
+    check_lesions(cases, bundle.manifest.preparation.annotation)
     conditions = _conditions(names)
     predictor = load_predictor(bundle, threads=threads)
     logits = _logits(predictor, cases, conditions, seed=seed, progress=progress)
@@ -244,7 +244,7 @@ def _facts(bundle: Bundle, cohort: Cohort, *, seed: int) -> dict[str, Any]:
             slug: int(patients.get(name, 0)) for slug, name in zip(cohort.slugs, cohort.classes, strict=True)
         },
         "prior": manifest.prior,
-        "roi": manifest.preparation.roi,
+        "roi": manifest.preparation.annotation,
         "seed": seed,
         "estimates": "How well this bundle does on these patients when their images are worse than they are.",
         "bundle_sha256": sha256_of_file(bundle.folder / MANIFEST),

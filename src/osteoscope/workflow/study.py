@@ -156,6 +156,7 @@ def write_case_pages(
     predictions: Predictions,
     classes: Sequence[str],
     prior: Sequence[float],
+    preparation: PreparationConfig,
 ) -> tuple[CaseLink, ...]:
     """Write a page for each case, and give the report's links to them.
 
@@ -171,6 +172,8 @@ def write_case_pages(
         By patient; of several repeats the first is shown.
     classes, prior
         In one order.
+    preparation
+        That the predictions were made with.
 
     Raises
     ------
@@ -198,6 +201,7 @@ def write_case_pages(
             prior=prior,
             verdict=int(predictions.verdicts[row]),
             made_by=made_by,
+            second_look=preparation.second_look,
             study_href=f"../{REPORT}",
         )
         page = f"{CASES_FOLDER}/{patient}.html"
@@ -380,9 +384,9 @@ def study_warnings(cohort: Cohort, preparation: PreparationConfig) -> tuple[str,
             "Patients were guessed, since the source gives no identifiers: two guessed patients may be one person, "
             "which makes figures look better and intervals narrower than they are."
         )
-    if preparation.roi != "none":
+    if preparation.annotation != "none":
         warnings.append(
-            f"Every image was read round the {preparation.roi} of its lesion, which a person had marked. "
+            f"Every image was read round the {preparation.annotation} of its lesion, which a person had marked. "
             "Without that mark the network would do worse, and these figures do not hold."
         )
     return tuple(warnings)

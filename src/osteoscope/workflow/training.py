@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from osteoscope.errors import ConfigError, require
+from osteoscope.errors import ConfigError, RunError, require
+from osteoscope.storage import sha256_of_input
 from osteoscope.workflow.study import (
     METRICS,
     OOF,
@@ -33,15 +35,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from osteoscope.cohort.split import Folds
-    from osteoscope.cohort.table import Case, Cohort
-    from osteoscope.config import Config, Covariate, NetworkName, Preset, RegionOfInterest
+    from osteoscope.cohort.table import Auxiliary, Case, Cohort
+    from osteoscope.config import Config, Covariate, NetworkName, Preset, RegionOfInterest, Split, TrainingConfig
     from osteoscope.evaluation.document import Predictions
     from osteoscope.report.content import Beside
     from osteoscope.training.crossval import FoldOutcome, RunWatcher
+    from osteoscope.training.weights import Start
 
 BUNDLE_FOLDER = "bundle"
 OOF_IMAGES = "oof_images.csv"
 HISTORY = "history.csv"
+AUXILIARY = "auxiliary"
+AUXILIARY_FACTS = "auxiliary.json"
 
 _LONG = frozenset({"curves", "reliability", "decision", "definitions", "intervals", "at_class_shares"})
 """What stays in the other run's own ``metrics.json``."""
@@ -53,10 +58,12 @@ def training_config(
     file: Path | None = None,
     preset: Preset | None = None,
     network: NetworkName | None = None,
-    roi: RegionOfInterest | Literal["auto"] | None = None,
+    roi: RegionOfInterest | None = None,
     covariates: Sequence[Covariate] = (),
+    weights: Path | None = None,
     seed: int | None = None,
     folds: int | None = None,
+    split: Split | None = None,
     images: Path | None = None,
 ) -> Config:
     """Choose the settings of a run: from a file, or from a preset and what is changed in it.
@@ -64,13 +71,16 @@ def training_config(
     Parameters
     ----------
     cohort_folder
-        Of the cohort, whose annotations decide `roi` ``auto``: ``outline`` where every image has one, else ``none``.
+        Of the cohort: where lesions are annotated in it, a network that reads whole images learns to find them, and
+        looks at what it finds again.
     file
         All settings, as TOML; nothing else may then be given.
-    preset, network, covariates, seed, folds
-        As `preset_config`; None and () take ``standard``, ``optimised``, no covariates, 0 and 5.
+    preset, network, covariates, seed, folds, split
+        As `preset_config`; None and () take ``standard``, ``optimised``, no covariates, 0, 5 and ``patients``.
+    weights
+        File of DenseNet weights that training shall start from, whose hash the settings then hold.
     roi
-        What is read of an image; None is ``auto``.
+        What is read of an image; None is ``none``, the whole of it.
     images
         Where the cohort's images lie, if they have moved.
 
@@ -82,7 +92,7 @@ def training_config(
     from osteoscope.config import preset_config, read_config
 
     if file is not None:
-        given = {"preset": preset, "network": network, "roi": roi, "seed": seed, "folds": folds}
+        given = {"preset": preset, "network": network, "roi": roi, "seed": seed, "folds": folds, "split": split}
         doubled = [name for name, value in given.items() if value is not None] + ["covariate"] * bool(covariates)
         if doubled:
             raise ConfigError(
@@ -91,19 +101,20 @@ def training_config(
                 remedy="change it in the file, or leave --config out",
             )
         return read_config(file)
-    if roi is None or roi == "auto":
-        require("pandas", "pyarrow")
-        from osteoscope.cohort.table import read_cohort
+    require("pandas", "pyarrow")
+    from osteoscope.cohort.table import read_cohort
 
-        rows = read_cohort(cohort_folder, images=images).case_rows
-        roi = "none" if bool((rows["lesions"] == "[]").any()) else "outline"
+    annotated = bool((read_cohort(cohort_folder, images=images).frame["lesions"] != "[]").any())
     return preset_config(
         preset or "standard",
         network=network or "optimised",
-        roi=roi,
+        roi=roi or "none",
+        second_look=annotated and roi in {None, "none"},
         covariates=tuple(covariates),
+        pretrained=None if weights is None else sha256_of_input(weights),
         seed=seed or 0,
         folds=folds or 5,
+        split=split or "patients",
     )
 
 
@@ -113,6 +124,7 @@ def train(
     *,
     config: Config,
     watcher: RunWatcher,
+    weights: Path | None = None,
     beside: Sequence[Path] = (),
     accept: Sequence[Accept] = (),
     threads: int | None = None,
@@ -132,6 +144,8 @@ def train(
         All settings.
     watcher
         Is told how it goes on.
+    weights
+        The file whose hash is ``config.network.pretrained``.
     beside
         Other runs on the same patients that the report sets beside this one.
     accept
@@ -147,28 +161,28 @@ def train(
         If the cohort cannot carry it, the folder holds something else, or an output cannot be written.
     """
     require("pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "jinja2", "filelock", "safetensors", "torch")
-    require("monai", "lightning_fabric", "onnx", "onnxscript")
-    from osteoscope.cohort.split import make_folds, proof
+    require("monai", "lightning_fabric", "onnx", "onnxscript", "threadpoolctl")
+    from osteoscope.cohort.split import proof
     from osteoscope.cohort.table import cases as cases_of
     from osteoscope.cohort.table import read_cohort
     from osteoscope.storage import write_json, write_text
-    from osteoscope.training.crossval import run_folds
+    from osteoscope.training.auxiliary import learn
+    from osteoscope.training.crossval import folds_are_done, run_folds
     from osteoscope.training.device import choose_device, deterministic
     from osteoscope.training.run_folder import claim, finish, library_versions, locked
 
     cohort = read_cohort(cohort_folder, images=images)
     settings = config.training
     watcher.stage("auditing the cohort")
-    audited = audit_or_stop(cohort, roi=config.preparation.roi, folds=settings.folds, accept=accept)
+    audited = audit_or_stop(cohort, roi=config.preparation.annotation, folds=settings.folds, accept=accept)
     cases = cases_of(cohort)
-    check_lesions(cases, config.preparation.roi)
-    folds = make_folds(
-        cases, folds=settings.folds, repeats=settings.repeats, seed=settings.seed, classes=cohort.classes
-    )
+    check_lesions(cases, config.preparation.annotation)
+    folds = _folds(cases, settings, cohort.classes)
+    start = _start(config, weights)
     disjoint = proof(folds, cases)
     # Before the long work, so that a wrong folder does not come out after it.
     others = read_other_runs(
-        beside, slugs=cohort.slugs, patients=[case.patient for case in cases], repeats=settings.repeats
+        beside, slugs=cohort.slugs, patients=[case.patient for case in cases], repeats=folds.repeats
     )
     device = choose_device(settings.precision, threads)
     identity = {
@@ -181,16 +195,33 @@ def train(
         "device_name": device.name,
         "precision": device.precision,
     }
+    # Only now, since what teaches must be no picture of a case, which the audit finds.
+    teaching = _teachers(cohort, audited, config)
     with locked(output):
         claim(output, identity)
         write_text(output / "config.toml", config.to_toml())
         write_json(output / "folds.json", disjoint)
         with deterministic(device.threads):
-            outcomes = run_folds(cases, folds, config, folder=output, fabric=device.fabric(), watcher=watcher)
+            # A run whose folds are done needs what was learnt no more, should the cache have been cleared.
+            if teaching and not folds_are_done(output, folds):
+                watcher.stage(f"learning from {len(teaching)} auxiliary images")
+                start = learnt = learn(
+                    teaching,
+                    config,
+                    fallback=output / AUXILIARY,
+                    device=device,
+                    watcher=watcher.auxiliary_epoch,
+                    start=start,
+                )
+                write_json(output / AUXILIARY_FACTS, learnt.to_json())
+            outcomes = run_folds(
+                cases, folds, config, start=start, folder=output, fabric=device.fabric(), watcher=watcher
+            )
         study = _RunStudy(
             cohort=cohort,
             cases={case.patient: case for case in cases},
             config=config,
+            auxiliary=_auxiliary_facts(output) if teaching else None,
             outcomes=outcomes,
             audited=audited,
             folds=folds,
@@ -201,8 +232,67 @@ def train(
         watcher.stage("figures, bundle and report")
         metrics = _conclude_run(study, output)
         seconds = sum(record["seconds"] for outcome in outcomes for record in outcome.history)
-        finish(output, training_minutes=round(seconds / 60, 2), parity=[outcome.parity for outcome in outcomes])
+        finish(
+            output,
+            training_minutes=round(seconds / 60, 2),
+            auxiliary=study.auxiliary,
+            parity=[outcome.parity for outcome in outcomes],
+        )
     return StudySummary(folder=output, report=output / REPORT, metrics=metrics)
+
+
+def _folds(cases: Sequence[Case], settings: TrainingConfig, classes: Sequence[str]) -> Folds:
+    """Divide the patients as the settings say."""
+    from osteoscope.cohort.held_out import look_groups, site_groups
+    from osteoscope.cohort.split import leave_groups_out, make_folds
+
+    if settings.split == "patients":
+        return make_folds(cases, folds=settings.folds, repeats=settings.repeats, seed=settings.seed, classes=classes)
+    # The groups do not follow the seed, so that runs with several seeds are on the same folds.
+    groups = site_groups(cases) if settings.split == "sites" else look_groups(cases)
+    return leave_groups_out(cases, groups, seed=settings.seed, classes=classes)
+
+
+def _start(config: Config, weights: Path | None) -> Start | None:
+    """Take the weights that the settings name, if they name any."""
+    from osteoscope.training.weights import LocalWeights
+
+    expected = config.network.pretrained
+    if weights is None and expected is None:
+        return None
+    found = None if weights is None else sha256_of_input(weights)
+    if weights is None or found != expected:
+        raise ConfigError(
+            f"network.pretrained names weights with SHA-256 {expected}, "
+            + ("no file was given" if weights is None else f"the file given has {found}"),
+            path=weights,
+            remedy="give that very file with --weights",
+        )
+    return LocalWeights(path=weights)
+
+
+def _teachers(cohort: Cohort, audited: AuditedCohort, config: Config) -> list[Auxiliary]:
+    """Choose the auxiliary images to learn from; none where the settings leave that out."""
+    from osteoscope.cohort.table import auxiliary
+    from osteoscope.training.auxiliary import teachers
+
+    if config.auxiliary.looks == 0:
+        return []
+    needs_lesion = config.preparation.roi != "none"
+    return teachers(auxiliary(cohort), twins=audited.audit.auxiliary_twins, needs_lesion=needs_lesion)
+
+
+def _auxiliary_facts(output: Path) -> dict[str, Any]:
+    """Read what a run noted down of what it learnt first."""
+    try:
+        facts: dict[str, Any] = json.loads((output / AUXILIARY_FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            "is damaged: what was learnt from auxiliary images is not noted down",
+            path=output / AUXILIARY_FACTS,
+            remedy="run the same command in a new folder; what was learnt is taken from the cache",
+        ) from error
+    return facts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -210,6 +300,8 @@ class _RunStudy:
     cohort: Cohort
     cases: dict[str, Case]
     config: Config
+    auxiliary: dict[str, Any] | None
+    """What was learnt from auxiliary images first."""
     outcomes: list[FoldOutcome]
     audited: AuditedCohort
     folds: Folds
@@ -245,7 +337,7 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
         classes=cohort.classes,
         slugs=cohort.slugs,
         prior=prior,
-        roi=config.preparation.roi,
+        roi=config.preparation.annotation,
         seed=config.training.seed,
         estimates=(
             "How well this training procedure does on patients like these: every patient was judged by a network that "
@@ -287,6 +379,7 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
         cohort=cohort,
         cases=list(study.cases.values()),
         config=config,
+        auxiliary=study.auxiliary,
         outcomes=study.outcomes,
         calibration=calibration,
         metrics=metrics,
@@ -335,6 +428,7 @@ def _report_run(
         predictions=by_patient,
         classes=cohort.classes,
         prior=tuple(metrics["prior"].values()),
+        preparation=config.preparation,
     )
     content = StudyContent(
         title=f"{' against '.join(cohort.classes)}: cross-validated study",
@@ -350,7 +444,12 @@ def _report_run(
         findings=assemble.findings(study.audited.settled.open),
         accepted=assemble.accepted_findings(study.audited.settled),
         audit_tables=assemble.audit_tables(study.audited.audit),
-        settings=flat_settings(preparation=config.preparation, network=config.network, training=config.training),
+        settings=flat_settings(
+            preparation=config.preparation,
+            network=config.network,
+            auxiliary=config.auxiliary,
+            training=config.training,
+        ),
         provenance={
             **study.identity["versions"],
             **{name: value for name, value in study.identity.items() if isinstance(value, str | int)},
@@ -359,6 +458,7 @@ def _report_run(
         cases=links,
         localisation=assemble.localisation_rows(metrics["localisation"]),
         evidence_notes=assemble.evidence_notes(metrics),
+        auxiliary=study.auxiliary,
         warnings=study_warnings(cohort, config.preparation),
     )
     write_text(output / REPORT, study_html(content))
