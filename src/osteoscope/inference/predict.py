@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.covariates import CovariateEncoder
     from osteoscope.cohort.table import Case, CaseImage
-    from osteoscope.config import PreparationConfig
+    from osteoscope.config import PreparationConfig, RegionOfInterest
     from osteoscope.imaging.prepare import Lesion
     from osteoscope.inference.engine import MemberEngine
 
@@ -54,9 +54,17 @@ class PreparedCase:
     @cached_property
     def planes(self) -> NDArray[np.float32]:
         """Planes of the first look: (images, 1, size, size), 0..1."""
+        return self.cut([[square] for square in self.squares])
+
+    def cut(self, squares: Sequence[Sequence[Square]]) -> NDArray[np.float32]:
+        """Cut planes, (planes, 1, size, size), from the images as they are: for each image those of its squares."""
         size = self.preparation.size
-        planes = [resample(image, square, size) for image, square in zip(self.pixels, self.squares, strict=True)]
-        return np.stack(planes)[:, None]
+        planes = [
+            resample(image, square, size)
+            for image, of_image in zip(self.pixels, squares, strict=True)
+            for square in of_image
+        ]
+        return np.stack(planes)[:, None] if planes else np.empty((0, 1, size, size), dtype=np.float32)
 
 
 def read_pixels(image: CaseImage) -> NDArray[np.float32]:
@@ -100,22 +108,17 @@ def prepare_pixels(
     InputError
         If a lesion is needed and none is annotated.
     """
-    squares = tuple(
-        square_to_read((image.shape[0], image.shape[1]), known, roi=preparation.roi, margin=preparation.margin)
-        for image, known in zip(pixels, lesions, strict=True)
-    )
-    marked = None
-    if preparation.second_look and preparation.second_look_at != "found":
-        marked = tuple(
-            (Region(square=_marked_square(image, known, preparation), likelihood=None),)
+
+    def squares(roi: RegionOfInterest) -> tuple[Square, ...]:
+        return tuple(
+            square_to_read((image.shape[0], image.shape[1]), known, roi=roi, margin=preparation.margin)
             for image, known in zip(pixels, lesions, strict=True)
         )
-    return PreparedCase(pixels=tuple(pixels), squares=squares, preparation=preparation, marked=marked)
 
-
-def _marked_square(image: NDArray[np.float32], lesions: Sequence[Lesion], preparation: PreparationConfig) -> Square:
-    shape = (image.shape[0], image.shape[1])
-    return square_to_read(shape, lesions, roi=preparation.annotation, margin=preparation.margin)
+    marked = None
+    if preparation.second_look and preparation.second_look_at != "found":
+        marked = tuple((Region(square=square, likelihood=None),) for square in squares(preparation.second_look_at))
+    return PreparedCase(pixels=tuple(pixels), squares=squares(preparation.roi), preparation=preparation, marked=marked)
 
 
 def predict_case(case: Case, prepared: PreparedCase, members: Sequence[Member]) -> ExplainedCase:
@@ -136,7 +139,7 @@ def predict_case(case: Case, prepared: PreparedCase, members: Sequence[Member]) 
     readings = [member.engine.read(prepared.planes) for member in members]
     lesions: NDArray[np.float32] = np.mean([reading.lesions for reading in readings], axis=0, dtype=np.float32)
     found = find_in_images(prepared, lesions)
-    again = _planes_of(prepared, found)
+    again = prepared.cut([[region.square for region in regions] for regions in found])
     if len(again):
         order = _by_image(found)
         readings = [r.joined(m.engine.read(again)).of(order) for m, r in zip(members, readings, strict=True)]
@@ -186,24 +189,7 @@ def find_in_images(prepared: PreparedCase, lesions: NDArray[np.float32]) -> tupl
 
 def read_planes(prepared: PreparedCase, prediction: CasePrediction) -> NDArray[np.float32]:
     """Cut once more all the planes that a prediction was made from: (looks, 1, size, size)."""
-    size = prepared.preparation.size
-    planes = [
-        resample(pixels, look.read_square(), size)
-        for pixels, image in zip(prepared.pixels, prediction.images, strict=True)
-        for look in image.looks
-    ]
-    return np.stack(planes)[:, None]
-
-
-def _planes_of(prepared: PreparedCase, found: Sequence[Sequence[Region]]) -> NDArray[np.float32]:
-    """Cut the planes of the second look from the images as they are: (regions, 1, size, size)."""
-    size = prepared.preparation.size
-    planes = [
-        resample(image, region.square, size)
-        for image, regions in zip(prepared.pixels, found, strict=True)
-        for region in regions
-    ]
-    return np.stack(planes)[:, None] if planes else np.empty((0, 1, size, size), dtype=np.float32)
+    return prepared.cut([[look.read_square() for look in image.looks] for image in prediction.images])
 
 
 def _by_image(found: Sequence[Sequence[Region]]) -> list[int]:
