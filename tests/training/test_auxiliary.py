@@ -27,7 +27,7 @@ from osteoscope.config import AuxiliaryConfig, Config, NetworkConfig, Preparatio
 from osteoscope.errors import RunError, StorageError
 from osteoscope.imaging.prepare import Lesion
 from osteoscope.network.classifier import PlaneEncoder
-from osteoscope.training import auxiliary as auxiliary_module
+from osteoscope.training import augment as augment_module
 from osteoscope.training import crossval
 from osteoscope.training.augment import apply_changes
 from osteoscope.training.auxiliary import FEWEST, Learnt, fingerprint_of, learn, teachers
@@ -182,7 +182,7 @@ def test_every_image_is_looked_at_once_an_epoch_and_changed_anew(
         gammas.extend(changes.gammas.tolist())
         return apply_changes(canvases, lesions, changes)
 
-    monkeypatch.setattr(auxiliary_module, "apply_changes", noted)
+    monkeypatch.setattr(augment_module, "apply_changes", noted)
     learnt_from(images)
     assert len(gammas) == len(set(gammas)) == 7 * 16
 
@@ -228,7 +228,7 @@ def test_a_loss_that_is_no_number_stops_it_and_leaves_the_way_free(
         return planes, torch.zeros_like(planes)
 
     with monkeypatch.context() as patch:
-        patch.setattr(auxiliary_module, "apply_changes", nothing)
+        patch.setattr(augment_module, "apply_changes", nothing)
         with pytest.raises(RunError, match="no longer a number in epoch 1"):
             learnt_from(images)
     watcher = Epochs()

@@ -12,8 +12,8 @@ from samples import Silent
 from osteoscope.config import AugmentationConfig, TrainingConfig
 from osteoscope.errors import RunError, StorageError
 from osteoscope.network.classifier import NetworkReading, TumourNetwork
+from osteoscope.training import augment as augment_module
 from osteoscope.training import checkpoint
-from osteoscope.training import fit as fit_module
 from osteoscope.training.augment import apply_changes
 from osteoscope.training.device import choose_device, deterministic
 from osteoscope.training.fit import FitPlan, fit
@@ -172,7 +172,7 @@ def test_planes_are_changed_anew_in_every_epoch(
         gammas.extend(changes.gammas.tolist())
         return apply_changes(canvases, lesions, changes)
 
-    monkeypatch.setattr(fit_module, "apply_changes", noted)
+    monkeypatch.setattr(augment_module, "apply_changes", noted)
     fitted(tiny_store(), list(range(8)), tiny_config, tmp_path)
     # Two epochs of 16 images or more looks.
     assert len(gammas) == len(set(gammas)) >= 2 * 16

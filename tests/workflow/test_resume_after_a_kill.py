@@ -25,7 +25,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 from osteoscope.config import read_config
-from osteoscope.training import crossval, fit
+from osteoscope.training import augment, crossval
 from osteoscope.training.augment import apply_changes
 from osteoscope import workflow
 
@@ -56,7 +56,7 @@ class Watcher:
             die()
 
 if where == "epoch":
-    fit.apply_changes = apply_and_die
+    augment.apply_changes = apply_and_die
 if where == "rename":
     Path.replace = die_in_rename
 workflow.train(Path(cohort), Path(run), config=read_config(Path(config)), watcher=Watcher(), threads=1)

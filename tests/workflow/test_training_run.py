@@ -19,7 +19,7 @@ from osteoscope import workflow
 from osteoscope.cohort.table import read_cohort, write_cohort
 from osteoscope.errors import CohortError, ConfigError, RunError, StorageError
 from osteoscope.imaging.picture import pixel_sha256, read_picture
-from osteoscope.training import checkpoint, fit
+from osteoscope.training import augment, checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,7 +171,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_kept(
         return planes, torch.zeros_like(planes)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "apply_changes", explode)
+        patch.setattr(augment, "apply_changes", explode)
         with pytest.raises(RunError, match="no longer a number in epoch 1"):
             workflow.train(cohort_folder, tmp_path / "run", config=config, watcher=Silent(), threads=1)
     assert not list((tmp_path / "run").rglob("checkpoint-*"))

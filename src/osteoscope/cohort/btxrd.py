@@ -27,7 +27,7 @@ from scipy.sparse.csgraph import connected_components
 
 from osteoscope.cohort.covariates import SITE_SEPARATOR
 from osteoscope.cohort.measure import Measured, Progress, measure_images
-from osteoscope.cohort.table import KIND_SEPARATOR, Cohort, LeftOut, Row, checked_classes, frame_of, pseudonyms
+from osteoscope.cohort.table import KIND_SEPARATOR, NORMAL, Cohort, LeftOut, Row, checked_classes, frame_of, pseudonyms
 from osteoscope.cohort.tabular import TableRow, read_rows
 from osteoscope.errors import ImageError, InputError, TableError
 from osteoscope.imaging.prepare import Lesion
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from osteoscope.imaging.prepare import Box, Point
 
 SOURCE = "btxrd"
-
-NORMAL = "normal"
-"""Name of the class of images whose ``tumor`` is 0."""
 
 DIAGNOSES = (
     "osteochondroma",

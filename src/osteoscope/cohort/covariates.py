@@ -63,7 +63,7 @@ class CovariateEncoder:
         """Learn the scale of age and the vocabulary of sites from training cases, one patient each."""
         known = list(cases)
         ages = [case.age for case in known if case.age is not None]
-        sites = {site for case in known for site in _split(case.site)}
+        sites = {site for case in known for site in split_sites(case.site)}
         return cls(
             names=tuple(names),
             age_mean=float(np.mean(ages)) if ages else 0.0,
@@ -112,7 +112,7 @@ class CovariateEncoder:
         return [(age - self.age_mean) / self.age_sd, 0.0]
 
     def _encode_site(self, site: str | None) -> list[float]:
-        named = set(_split(site))
+        named = set(split_sites(site))
         seen = [float(known in named) for known in self.sites]
         return [*seen, float(not any(seen))]
 
@@ -150,6 +150,6 @@ def _encode_sex(sex: str | None) -> list[float]:
     return [float(sex == "F"), float(sex == "M")]
 
 
-def _split(site: str | None) -> list[str]:
-    """Names in a site, of which there may be none."""
+def split_sites(site: str | None) -> list[str]:
+    """Take the body sites that are joined in one value apart; there may be none."""
     return [name.strip() for name in (site or "").split(SITE_SEPARATOR) if name.strip()]

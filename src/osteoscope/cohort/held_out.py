@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from osteoscope.cohort.covariates import SITE_SEPARATOR
+from osteoscope.cohort.covariates import split_sites
 from osteoscope.imaging.look import look
 from osteoscope.imaging.picture import read_picture
 
@@ -85,8 +85,7 @@ def site_groups(cases: Sequence[Case], most: int = 6) -> dict[str, str]:
 
 
 def _sites(case: Case) -> set[str]:
-    names = {name.strip() for name in (case.site or "").split(SITE_SEPARATOR)} - {""}
-    return names or {UNKNOWN_SITE}
+    return set(split_sites(case.site)) or {UNKNOWN_SITE}
 
 
 def look_groups(cases: Sequence[Case], most: int = 5, seed: int = 0) -> dict[str, str]:

@@ -45,6 +45,9 @@ Proof = Literal["histology", "cytology", "imaging", "follow-up"]
 
 PROOFS: tuple[Proof, ...] = ("histology", "cytology", "imaging", "follow-up")
 
+NORMAL = "normal"
+"""Kind of an image that shows no lesion."""
+
 KIND_SEPARATOR = "; "
 """Joins the diagnoses of an image that has several."""
 

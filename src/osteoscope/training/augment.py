@@ -215,6 +215,42 @@ def apply_changes(canvases: Tensor, lesions: Tensor, changes: Changes) -> tuple[
     return planes, cut[:, 1:]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A batch of changed planes, on the device of the store; all of length (planes,) but `images`."""
+
+    planes: Tensor
+    """(planes, 1, size, size), channels last."""
+    lesions: Tensor
+    """(planes, 1, size, size), 1 in the lesion."""
+    marked: Tensor
+    """Whether the lesion is annotated."""
+    images: Tensor
+    """Places in the store, on the CPU."""
+
+
+def see(
+    images: Sequence[int],
+    store: PlaneStore,
+    settings: AugmentationConfig,
+    *,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> Seen:
+    """Draw looks at images of a store and what changes in them, and cut the planes; arguments as of the parts."""
+    looks = draw_looks(images, store, settings, rng)
+    canvas, device = store.canvases.shape[-1], store.canvases.device
+    changes = draw_changes(looks.kinds, size=store.size, canvas=canvas, settings=settings, generator=generator)
+    places = looks.canvases.to(device)
+    planes, lesions = apply_changes(store.canvases[places], store.lesions[places], changes.to(device))
+    return Seen(
+        planes=planes.contiguous(memory_format=torch.channels_last),
+        lesions=lesions,
+        marked=store.marked[looks.images].to(device),
+        images=looks.images,
+    )
+
+
 def _outside(rectangles: Tensor, size: int) -> Tensor:
     """Tell which pixels lie outside of each plane's rectangle: (planes, 1, size, size)."""
     place = torch.arange(size, device=rectangles.device)

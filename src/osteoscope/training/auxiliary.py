@@ -21,14 +21,14 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from osteoscope.cohort.covariates import SITE_SEPARATOR
-from osteoscope.cohort.table import KIND_SEPARATOR
+from osteoscope.cohort.covariates import SITE_SEPARATOR, split_sites
+from osteoscope.cohort.table import KIND_SEPARATOR, NORMAL
 from osteoscope.errors import RunError
 from osteoscope.network.classifier import PlaneEncoder
 from osteoscope.storage import cache_folder, sha256_of_file, sha256_of_text, storage_error, write_json
-from osteoscope.training.augment import apply_changes, draw_changes, draw_looks
+from osteoscope.training.augment import see
 from osteoscope.training.checkpoint import remove_checkpoints, save_weights
-from osteoscope.training.epochs import State, averaged, learning_rate, parameter_groups, run_epochs
+from osteoscope.training.epochs import Descent, learning_rate, run_epochs
 from osteoscope.training.lesion_loss import lesion_loss
 from osteoscope.training.planes import load_images
 
@@ -41,14 +41,13 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.table import Auxiliary
     from osteoscope.config import Config
+    from osteoscope.training.augment import Seen
     from osteoscope.training.device import Device
-    from osteoscope.training.planes import PlaneStore
     from osteoscope.training.weights import Start
 
 VERSION = 1
 """Of what is learnt and how: another version learns anew."""
 
-NORMAL = "normal"
 FEWEST = 8
 """A kind, site or view with fewer images than this is not asked for."""
 
@@ -233,17 +232,13 @@ def _learn(
     """Learn, and write the weights and then, last, what they are."""
     answers, epochs = learner.answers, learner.epochs
     history = run_epochs(
-        State(
-            folder=folder,
-            modules={"network": learner.network, "average": learner.average},
-            optimiser=learner.optimiser,
-        ),
+        learner.descent.state(folder),
         learner.epoch,
         epochs=epochs,
         checkpoint_every=_CHECKPOINT_EVERY,
         watcher=lambda done, record: watcher(epoch=done, epochs=epochs, loss=record["loss"]),
     )
-    average: _AuxiliaryNetwork = learner.average.module  # type: ignore[assignment]
+    average: _AuxiliaryNetwork = learner.descent.average.module  # type: ignore[assignment]
     save_weights(average.encoder, folder / _WEIGHTS)
     learnt = Learnt(
         folder=folder,
@@ -268,7 +263,7 @@ def _counted(names: Sequence[str], values: Iterable[str | None]) -> dict[str, in
 def _answers(images: Sequence[Auxiliary]) -> _Answers:
     kinds = [_only(one.kind, KIND_SEPARATOR) for one in images]
     views = [_only(one.image.view, SITE_SEPARATOR) for one in images]
-    sites = [set(one.site.split(SITE_SEPARATOR)) if one.site else set() for one in images]
+    sites = [set(split_sites(one.site)) for one in images]
     kind_names, view_names = _frequent(kinds), _frequent(views)
     site_names = _frequent(site for known in sites for site in known)
     hot = torch.tensor([[float(name in known) if known else math.nan for name in site_names] for known in sites])
@@ -310,26 +305,18 @@ class _AuxiliaryNetwork(nn.Module):
 
 
 class _Learner:
-    """The network, its averaged twin and their optimiser, on their device."""
+    """The network on its way down, the images and what is known of them."""
 
     def __init__(self, images: Sequence[Auxiliary], config: Config, start: Start | None, fabric: Fabric) -> None:
-        self._store: PlaneStore = load_images([one.image for one in images], config.preparation)
+        self._store = load_images([one.image for one in images], config.preparation).on(fabric.device)
         self.answers = _answers(images)
         self._settings = settings = config.auxiliary
         self.epochs = max(1, round(settings.looks / len(images)))
         torch.manual_seed(settings.seed)
-        self.network = _AuxiliaryNetwork(config, self.answers)
+        network = _AuxiliaryNetwork(config, self.answers)
         if start is not None:
-            start.teach(self.network.encoder)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = averaged(self.network, settings.averaging).to(fabric.device)
-        self.optimiser = torch.optim.AdamW(
-            parameter_groups(self.network, settings.weight_decay), lr=settings.learning_rate
-        )
-        self._fabric = fabric
-        self._wrapped, self._wrapped_optimiser = fabric.setup(self.network, self.optimiser)
-        self._canvases = self._store.canvases.to(fabric.device)
-        self._lesions = self._store.lesions.to(fabric.device)
+            start.teach(network.encoder)
+        self.descent = Descent(network, settings, fabric)
 
     def epoch(self, number: int) -> dict[str, Any]:
         """Do one epoch, counted from 0, and give its record."""
@@ -338,44 +325,29 @@ class _Learner:
         order_seed, change_seed = np.random.SeedSequence([settings.seed, number]).generate_state(2).tolist()
         rng, generator = np.random.default_rng(order_seed), torch.Generator().manual_seed(change_seed)
         steps = math.ceil(images / settings.batch_size)
-        self._wrapped.train()
+        self.descent.wrapped.train()
         losses = []
         for place, batch in enumerate(np.array_split(rng.permutation(images), steps)):
-            for group in self.optimiser.param_groups:
-                group["lr"] = learning_rate(number * steps + place, self.epochs * steps, settings.learning_rate)
-            losses.append(self._step(batch.tolist(), rng, generator))
+            rate = learning_rate(number * steps + place, self.epochs * steps, settings.learning_rate)
+            seen = see(batch.tolist(), self._store, settings.augmentation, rng=rng, generator=generator)
+            loss = self._loss(seen)
+            self.descent.step(loss, rate, largest_gradient=_LARGEST_GRADIENT)
+            losses.append(loss.detach())
         return {
             "epoch": number + 1,
             "loss": float(torch.stack(losses).mean()),
             "seconds": round(time.perf_counter() - started, 3),
         }
 
-    def _step(self, images: list[int], rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-        settings, device = self._settings, self._fabric.device
-        looks = draw_looks(images, self._store, settings.augmentation, rng)
-        changes = draw_changes(
-            looks.kinds,
-            size=self._store.size,
-            canvas=self._canvases.shape[-1],
-            settings=settings.augmentation,
-            generator=generator,
-        ).to(device)
-        places = looks.canvases.to(device)
-        planes, lesions = apply_changes(self._canvases[places], self._lesions[places], changes)
-        kind, site, view, logits = self._wrapped(planes.contiguous(memory_format=torch.channels_last))
-        answers, asked = self.answers, looks.images
-        loss = (
+    def _loss(self, seen: Seen) -> Tensor:
+        kind, site, view, logits = self.descent.wrapped(seen.planes)
+        answers, asked, device = self.answers, seen.images, seen.planes.device
+        return (
             _one_of(kind.float(), answers.kinds[asked].to(device))
             + _SITE_WEIGHT * _all_of(site.float(), answers.sites[asked].to(device))
             + _VIEW_WEIGHT * _one_of(view.float(), answers.views[asked].to(device))
-            + lesion_loss(logits.float(), lesions, self._store.marked[asked].to(device))
+            + lesion_loss(logits.float(), seen.lesions, seen.marked)
         )
-        self._fabric.backward(loss)
-        nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
-        self._wrapped_optimiser.step()
-        self._wrapped_optimiser.zero_grad()
-        self.average.update_parameters(self.network)
-        return loss.detach()
 
 
 def _one_of(logits: Tensor, answers: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import osteoscope
 from osteoscope.bundle.format import Calibration, Manifest, Member, Training, Verdicts
 from osteoscope.bundle.load import SeenCases
 from osteoscope.bundle.write import write_bundle
+from osteoscope.cohort.covariates import split_sites
 from osteoscope.evaluation.found import EVIDENCE
 from osteoscope.training.outcome import CONFORMAL_LEVEL
 from osteoscope.training.run_folder import library_versions
@@ -72,7 +73,7 @@ def bundle_run(
         verdicts=Verdicts.of(calibration.conformal, level=CONFORMAL_LEVEL),
         evidence_threshold=metrics["localisation"].get(EVIDENCE, {}).get("threshold"),
         modalities=tuple(sorted({image.modality for case in cases for image in case.images})),
-        body_regions=tuple(sorted({site for case in cases for site in (case.site or "").split("+") if site})),
+        body_regions=tuple(sorted({site for case in cases for site in split_sites(case.site)})),
         provenance="clinical",
         intended_use=INTENDED_USE,
         training=Training(

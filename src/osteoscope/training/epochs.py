@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from osteoscope.errors import RunError
@@ -15,8 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from torch import nn
+    from lightning_fabric import Fabric
+    from torch import Tensor
     from torch.optim import Optimizer
+
+    from osteoscope.config import AuxiliaryConfig, TrainingConfig
 
 # The learning rate rises over this share of the steps, then falls to nothing along half a cosine.
 WARM_UP = 0.1
@@ -30,6 +35,46 @@ class State:
     modules: dict[str, nn.Module]
     """Networks by the name of their file."""
     optimiser: Optimizer
+
+
+class Descent:
+    """A network, its averaged twin and their optimiser, on their device.
+
+    Parameters
+    ----------
+    network
+        Fitted in place; its planes are best given with channels last.
+    settings
+        Their learning rate, weight decay and averaging count.
+    fabric
+        Device and precision.
+    """
+
+    def __init__(self, network: nn.Module, settings: TrainingConfig | AuxiliaryConfig, fabric: Fabric) -> None:
+        # Convolutions are a third faster with channels last.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network
+        self.average = averaged(network, settings.averaging).to(fabric.device)
+        self._optimiser = torch.optim.AdamW(parameter_groups(network, settings.weight_decay), lr=settings.learning_rate)
+        self._fabric = fabric
+        # Through these two, so that the chosen device and precision hold.
+        self.wrapped, self._wrapped_optimiser = fabric.setup(network, self._optimiser)
+
+    def state(self, folder: Path) -> State:
+        """Say what a checkpoint in a folder holds."""
+        modules = {"network": self._network, "average": self.average}
+        return State(folder=folder, modules=modules, optimiser=self._optimiser)
+
+    def step(self, loss: Tensor, rate: float, *, largest_gradient: float = math.inf) -> None:
+        """Take a step down from a loss of `wrapped`, at a learning rate, its gradient clipped to a norm."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._fabric.backward(loss)
+        if largest_gradient < math.inf:
+            nn.utils.clip_grad_norm_(self._network.parameters(), largest_gradient)
+        self._wrapped_optimiser.step()
+        self._wrapped_optimiser.zero_grad()
+        self.average.update_parameters(self._network)
 
 
 def run_epochs(

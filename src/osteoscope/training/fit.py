@@ -12,8 +12,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
-from osteoscope.training.augment import apply_changes, draw_changes, draw_looks
-from osteoscope.training.epochs import State, averaged, learning_rate, parameter_groups, run_epochs
+from osteoscope.training.augment import see
+from osteoscope.training.epochs import Descent, learning_rate, run_epochs
 from osteoscope.training.lesion_loss import lesion_loss
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from osteoscope.config import TrainingConfig
     from osteoscope.network.classifier import TumourNetwork
-    from osteoscope.training.planes import CaseStore
+    from osteoscope.training.augment import Seen
+    from osteoscope.training.planes import CaseStore, PlaneStore
 
 
 class EpochWatcher(Protocol):
@@ -55,11 +56,7 @@ class FitPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
-    planes: Tensor
-    lesions: Tensor
-    """(planes, 1, size, size), 1 in the lesion."""
-    marked: Tensor
-    """(planes,) bool: whether the lesion is annotated."""
+    seen: Seen
     membership: Tensor
     labels: Tensor
     covariates: Tensor | None
@@ -100,10 +97,9 @@ def fit(
         seconds, and those of them that the network took (on a GPU: that its work took to be queued).
     """
     fitter = _Fitter(network, plan, fabric)
-    modules: dict[str, torch.nn.Module] = {"network": network, "average": fitter.average}
     epochs = plan.settings.epochs
     history = run_epochs(
-        State(folder=folder, modules=modules, optimiser=fitter.optimiser),
+        fitter.descent.state(folder),
         fitter.epoch,
         epochs=epochs,
         checkpoint_every=plan.checkpoint_every,
@@ -111,26 +107,17 @@ def fit(
             epoch=done, epochs=epochs, loss=record["loss"], training_auc=record["training_auc"]
         ),
     )
-    network.load_state_dict(fitter.average.module.state_dict())
+    network.load_state_dict(fitter.descent.average.module.state_dict())
     return history
 
 
 class _Fitter:
-    """A network, its averaged twin and their optimiser, on their device."""
+    """A network on its way down, and the plan that it is fitted to."""
 
     def __init__(self, network: TumourNetwork, plan: FitPlan, fabric: Fabric) -> None:
-        settings = plan.settings
-        # Convolutions are a third faster with channels last.
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._plan = plan
-        self._network = network
-        self.average = averaged(network, settings.averaging).to(fabric.device)
-        self.optimiser = torch.optim.AdamW(parameter_groups(network, settings.weight_decay), lr=settings.learning_rate)
-        self._fabric = fabric
-        # Through these two, so that the chosen device and precision hold.
-        self._wrapped, self._wrapped_optimiser = fabric.setup(network, self.optimiser)
-        self._canvases = plan.store.planes.canvases.to(fabric.device)
-        self._lesions = plan.store.planes.lesions.to(fabric.device)
+        self.descent = Descent(network, plan.settings, fabric)
+        self._planes = plan.store.planes.on(fabric.device)
         self._log_prior = _log_prior(plan).to(fabric.device)
 
     def epoch(self, number: int) -> dict[str, Any]:
@@ -138,11 +125,11 @@ class _Fitter:
         started = time.perf_counter()
         plan, settings = self._plan, self._plan.settings
         steps = math.ceil(len(plan.cases) / settings.batch_size)
-        self._wrapped.train()
+        self.descent.wrapped.train()
         # Dropout draws from torch's own generator.
         torch.manual_seed(_seeds(plan, number)[2])
         losses, logits, labels, in_network = [], [], [], 0.0
-        for place, batch in enumerate(_batches(plan, self._canvases, self._lesions, number, steps)):
+        for place, batch in enumerate(_batches(plan, self._planes, number, steps)):
             entered = time.perf_counter()
             rate = learning_rate(number * steps + place, settings.epochs * steps, settings.learning_rate)
             loss, batch_logits = self._step(batch, rate)
@@ -161,18 +148,13 @@ class _Fitter:
 
     def _step(self, batch: _Batch, rate: float) -> tuple[Tensor, Tensor]:
         """Learn from one batch: its loss, and its logits of (patients, classes)."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
         settings = self._plan.settings
-        read = self._wrapped(batch.planes, batch.membership, batch.covariates)
+        read = self.descent.wrapped(batch.seen.planes, batch.membership, batch.covariates)
         logits = read.logits.float()
         loss = functional.cross_entropy(
             logits + self._log_prior, batch.labels, label_smoothing=settings.label_smoothing
-        ) + settings.lesion_weight * lesion_loss(read.lesions.float(), batch.lesions, batch.marked)
-        self._fabric.backward(loss)
-        self._wrapped_optimiser.step()
-        self._wrapped_optimiser.zero_grad()
-        self.average.update_parameters(self._network)
+        ) + settings.lesion_weight * lesion_loss(read.lesions.float(), batch.seen.lesions, batch.seen.marked)
+        self.descent.step(loss, rate)
         return loss.detach(), logits.detach()
 
 
@@ -188,32 +170,21 @@ def _seeds(plan: FitPlan, epoch: int) -> tuple[int, int, int]:
     return order, changes, dropout
 
 
-def _batches(plan: FitPlan, canvases: Tensor, lesions: Tensor, epoch: int, steps: int) -> Iterator[_Batch]:
+def _batches(plan: FitPlan, planes: PlaneStore, epoch: int, steps: int) -> Iterator[_Batch]:
     """Draw the batches of an epoch: every training case once, a few of its images, each looked at and changed anew."""
     order_seed, change_seed, _ = _seeds(plan, epoch)
     rng = np.random.default_rng(order_seed)
     generator = torch.Generator().manual_seed(change_seed)
-    store, settings, device = plan.store.planes, plan.settings, canvases.device
+    settings, device = plan.settings, planes.canvases.device
     for cases in np.array_split(rng.permutation(plan.cases), steps):
         chosen = [_some(plan.store.images[case].numpy(), settings.views_per_patient, rng) for case in cases]
         owner_of = dict(
             zip(np.concatenate(chosen), np.repeat(np.arange(len(cases)), list(map(len, chosen))), strict=True)
         )
-        looks = draw_looks(np.concatenate(chosen).tolist(), store, settings.augmentation, rng)
-        owners = torch.tensor([owner_of[image] for image in looks.images.tolist()])
-        changes = draw_changes(
-            looks.kinds,
-            size=store.size,
-            canvas=canvases.shape[-1],
-            settings=settings.augmentation,
-            generator=generator,
-        ).to(device)
-        places = looks.canvases.to(device)
-        planes, seen = apply_changes(canvases[places], lesions[places], changes)
+        seen = see(np.concatenate(chosen).tolist(), planes, settings.augmentation, rng=rng, generator=generator)
+        owners = torch.tensor([owner_of[image] for image in seen.images.tolist()])
         yield _Batch(
-            planes=planes.contiguous(memory_format=torch.channels_last),
-            lesions=seen,
-            marked=store.marked[looks.images].to(device),
+            seen=seen,
             membership=(owners[None, :] == torch.arange(len(cases))[:, None]).to(device),
             labels=plan.store.labels[cases].to(device),
             covariates=None if plan.covariates is None else plan.covariates[cases].to(device),

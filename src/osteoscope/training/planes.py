@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +46,10 @@ class PlaneStore:
     """(images,) the place of the lesion's canvas, or `NO_REGION`."""
     size: int
     """Rows and columns of the planes that are cut from the canvases."""
+
+    def on(self, device: torch.device) -> PlaneStore:
+        """Move what planes are cut from to the device that computes; places are looked up on the CPU."""
+        return replace(self, canvases=self.canvases.to(device), lesions=self.lesions.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
