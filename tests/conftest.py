@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from bundles import NETWORK, RADIOGRAPHS, export_tiny, write_tiny_bundle
 from samples import CLASSES, Silent, write_table_cohort
 
 from osteoscope import workflow
@@ -78,3 +79,34 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, cohort_folder: Path, ti
     folder = tmp_path_factory.mktemp("run") / "run"
     workflow.train(cohort_folder, folder, config=tiny_config, watcher=Silent(), threads=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def scan_member(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network for CT and MR that learnt nothing."""
+    return export_tiny(tmp_path_factory.mktemp("scan"), channels=3)
+
+
+@pytest.fixture(scope="session")
+def scan_bundle(tmp_path_factory: pytest.TempPathFactory, scan_member: Path) -> Path:
+    """A bundle for CT and MR whose network learnt nothing."""
+    return write_tiny_bundle(tmp_path_factory.mktemp("scans") / "bundle", scan_member)
+
+
+@pytest.fixture(scope="session")
+def radiograph_member(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network for radiographs that learnt nothing, and takes the age."""
+    return export_tiny(tmp_path_factory.mktemp("radiograph"), channels=1, covariates=2)
+
+
+@pytest.fixture(scope="session")
+def radiograph_bundle(tmp_path_factory: pytest.TempPathFactory, radiograph_member: Path) -> Path:
+    """A bundle for radiographs whose network learnt nothing, looks twice and takes the age."""
+    return write_tiny_bundle(
+        tmp_path_factory.mktemp("radiographs") / "bundle",
+        radiograph_member,
+        preparation=RADIOGRAPHS,
+        modalities=("radiograph",),
+        network=NETWORK.model_copy(update={"covariates": ("age",)}),
+        encoder={"names": ["age"], "age_mean": 30.0, "age_sd": 10.0, "sites": []},
+    )

@@ -13,7 +13,7 @@ from pathlib import Path  # noqa: TC003  pydantic reads the annotation
 from typing import Annotated, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from osteoscope.errors import ConfigError
 
@@ -29,10 +29,53 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class VolumeConfig(_Settings):
+    """How a CT or MR becomes the planes that the network reads; the same in training and prediction.
+
+    A plane's channels are its windows, one for MR, of the planes before it, of itself and of the planes behind it, in
+    this order: ``(1 + 2 neighbours) x windows``.
+    """
+
+    size: Annotated[int, Field(ge=32, le=1024)] = 256
+    """Rows and columns of a plane, in pixels."""
+    spacing: Annotated[float, Field(ge=0.1, le=10)] = 1.5
+    """Between the pixels of a plane, in mm, where the body is read."""
+    lesion_spacing: Annotated[float, Field(ge=0.1, le=10)] = 0.75
+    """Between the pixels of a plane, in mm, where the region of a lesion is read."""
+    planes: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Most that are read of a volume."""
+    step: Annotated[float, Field(gt=0, le=100)] = 4.0
+    """Least distance between two that are read, in mm."""
+    neighbours: Annotated[int, Field(ge=0, le=8)] = 1
+    """Planes on either side that a plane brings along as channels."""
+    neighbour_distance: Annotated[float, Field(gt=0, le=100)] = 4.0
+    """Between a plane and its next neighbour, in mm; where slices are further apart, it is the next slice."""
+    windows: Annotated[tuple[tuple[FiniteFloat, FiniteFloat], ...], Field(min_length=1, max_length=8)] = (
+        (-160, 240),
+        (-500, 1300),
+        (200, 2000),
+    )
+    """Of CT, in HU, each from what becomes 0 to what becomes 1: soft tissue, bone, dense bone and metal."""
+    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (1.0, 99.5)
+    """Of an MR's values in the body, that become 0 and 1."""
+
+    @model_validator(mode="after")
+    def _ranges_are_some(self) -> Self:
+        for low, high in (*self.windows, self.percentiles):
+            if not low < high:
+                msg = f"expected windows and percentiles that rise, got {low} to {high}"
+                raise ValueError(msg)
+        return self
+
+    def channels(self, modality: Literal["CT", "MR"]) -> int:
+        """Count the channels of a plane."""
+        return (1 + 2 * self.neighbours) * (len(self.windows) if modality == "CT" else 1)
+
+
 class PreparationConfig(_Settings):
     """How an image becomes the planes that the network reads; the same in training and prediction."""
 
-    size: Annotated[int, Field(ge=32, le=1024)] = 160
+    size: Annotated[int, Field(ge=32, le=1024)] = 128
     """Rows and columns of a plane, in pixels."""
     roi: RegionOfInterest = "none"
     """What is read: the whole image, or the square round the lesion's box or outline."""
@@ -43,11 +86,16 @@ class PreparationConfig(_Settings):
     second_look_at: Literal["found", "box", "outline"] = "found"
     """Where the second look goes in prediction: to the regions in which the network finds a lesion, or to the square
     round what a person has marked. In training it always goes to the outline."""
+    volume: VolumeConfig | None = None
+    """How CT and MR are read; None where nothing but radiographs is."""
 
     @model_validator(mode="after")
     def _looks_fit(self) -> Self:
         if self.second_look and self.roi != "none":
             msg = f"second_look follows a look at the whole image, so roi must be none, got {self.roi}"
+            raise ValueError(msg)
+        if self.volume is not None and (self.second_look or self.roi != "none"):
+            msg = "with volume the body is read, once, so second_look must be false and roi none"
             raise ValueError(msg)
         return self
 
@@ -116,16 +164,16 @@ class AugmentationConfig(_Settings):
     """Largest shift, as a share of the plane's side."""
     flip: bool = True
     """Mirror left and right in half of the planes."""
-    only_first: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Share of images whose lesion's region is not looked at again, as if none had been found."""
-    only_region: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Share of images of which nothing but the region is looked at."""
-    elsewhere: Annotated[float, Field(ge=0, le=1)] = 0.08
-    """Share of regions that are not where the lesion is."""
+    first: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of images with a known lesion that are looked at whole too, beside the lesion's region."""
+    elsewhere: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of those images of which a square as large as that region, without the lesion, is looked at too."""
+    unfound: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of images with a known lesion that are looked at whole and nowhere else, as if none had been found."""
     region_scale: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """As `scale`, of the lesion's region."""
+    """As `scale`, of the lesion's region and of what is looked at elsewhere."""
     region_shift: Annotated[float, Field(ge=0, le=0.5)] = 0.15
-    """As `shift`, of the lesion's region."""
+    """As `shift`, of the lesion's region and of what is looked at elsewhere."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Largest change of the logarithm of gamma."""
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -137,25 +185,23 @@ class AugmentationConfig(_Settings):
     collimate: Annotated[float, Field(ge=0, le=1)] = 0.15
     """Share of planes with a black or white strip along one edge, as of a collimated or copied film."""
 
-    @model_validator(mode="after")
-    def _something_is_read(self) -> Self:
-        if self.only_first + self.only_region > 1:
-            msg = f"only_first and only_region are shares of one whole, got {self.only_first} and {self.only_region}"
-            raise ValueError(msg)
-        return self
+    @property
+    def looks_per_image(self) -> float:
+        """Looks at an image with a known lesion, on average."""
+        return self.unfound + (1 - self.unfound) * (1 + self.first + self.elsewhere)
 
 
 class AuxiliaryConfig(_Settings):
     """What the network learns first, from images outside of the classes: their kinds, sites, views and outlines."""
 
-    looks: Annotated[int, Field(ge=0, le=100_000_000)] = 80_000
-    """At how many images it looks in all, whatever their number; 0 leaves this learning out."""
+    looks: Annotated[int, Field(ge=0, le=100_000_000)] = 140_000
+    """At how many planes it looks in all, whatever the number of images; 0 leaves this learning out."""
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 24
     """Images in a step."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    augmentation: AugmentationConfig = AugmentationConfig(only_first=0.5, only_region=0.5)
+    augmentation: AugmentationConfig = AugmentationConfig()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of this learning alone: runs that differ in ``training.seed`` share what was learnt, since it is kept."""
 
@@ -178,8 +224,11 @@ class TrainingConfig(_Settings):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 7e-4
     """The peak of a one-cycle schedule."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
+    rehearsal: Annotated[float, Field(ge=0, le=16)] = 1.0
+    """Auxiliary images in a step, for each image of a case, so that what was learnt from them first is not lost; 0
+    leaves them out."""
     lesion_weight: Annotated[float, Field(ge=0, le=100)] = 0.5
-    """Weight of the loss by which map A learns where the annotated lesions are."""
+    """Weight of the loss by which the network learns where the annotated lesions are, and whether it looks at one."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.98
     """Decay of the exponential average of the weights, which is what is kept; 0 keeps the last weights."""
@@ -196,6 +245,13 @@ class Config(_Settings):
     network: NetworkConfig = NetworkConfig()
     auxiliary: AuxiliaryConfig = AuxiliaryConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _radiographs_are_read(self) -> Self:
+        if self.preparation.volume is not None:
+            msg = "networks are trained on radiographs, so preparation.volume must be left out"
+            raise ValueError(msg)
+        return self
 
     def fingerprint(self) -> str:
         """Hash of all settings, as 64 hexadecimal digits: equal settings, equal fingerprint."""
@@ -232,9 +288,9 @@ def preset_config(
         As in `PreparationConfig`, `NetworkConfig` and `TrainingConfig`.
     """
     size, looks, epochs, repeats = {
-        "quick": (112, 8_000, 12, 1),
-        "standard": (160, 80_000, 40, 1),
-        "full": (224, 240_000, 60, 3),
+        "quick": (96, 8_000, 6, 1),
+        "standard": (128, 140_000, 30, 1),
+        "full": (224, 400_000, 60, 3),
     }[preset]
     parts = {
         "optimised": NetworkConfig(),

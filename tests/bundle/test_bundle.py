@@ -109,7 +109,8 @@ def test_the_model_card_says_what_the_bundle_cannot_do(folder: Path) -> None:
         (PreparationConfig(), "The whole image is read; nobody has to mark the lesion.", False),
         (
             PreparationConfig(second_look=True),
-            "in full resolution, each region in which the networks find a lesion; nobody has to mark the lesion.",
+            "in full resolution, each region in which the networks find a lesion, or the whole image where they find "
+            "none; nobody has to mark the lesion.",
             True,
         ),
         (
@@ -126,7 +127,7 @@ def test_the_model_card_says_how_images_are_read(
     manifest = load_bundle(run_folder / "bundle").manifest.model_copy(update={"preparation": preparation})
     card = model_card(manifest)
     assert reads in card
-    assert ("A lesion that the networks do not find" in card) == may_miss
+    assert ("Where the networks find something, that alone is judged, though it may be no lesion" in card) == may_miss
 
 
 def test_the_model_card_says_what_was_learnt_before(run_folder: Path) -> None:

@@ -126,57 +126,73 @@ def test_what_was_found_is_read_from_the_image_as_it_is() -> None:
     assert region.likelihood == pytest.approx(0.9)
 
 
-def test_all_looks_at_all_images_are_judged_together() -> None:
+def test_regions_and_images_without_one_are_judged_together() -> None:
     prediction = explain(TWO_IMAGES, [seeing()]).prediction
-    # Weights are 0.2, 0.8 and 0.5 over 1.5; the logit is (0.2^2 + 0.8^2 + 0.5^2) / 1.5 = 0.93 / 1.5 = 0.62.
-    np.testing.assert_allclose(prediction.logits, (0.62, -0.62), rtol=1e-5)
+    # The first look at image 0 found the region, and has no say. Weights are 0.8 and 0.5 over 1.3; the logit is
+    # (0.8^2 + 0.5^2) / 1.3 = 0.89 / 1.3.
+    np.testing.assert_allclose(prediction.logits, (0.89 / 1.3, -0.89 / 1.3), rtol=1e-5)
     weights = [[look.weight for look in image.looks] for image in prediction.images]
-    np.testing.assert_allclose(weights[0], [0.2 / 1.5, 0.8 / 1.5], rtol=1e-5)
-    np.testing.assert_allclose(weights[1], [0.5 / 1.5], rtol=1e-5)
+    np.testing.assert_allclose(weights[0], [0, 0.8 / 1.3], rtol=1e-5)
+    np.testing.assert_allclose(weights[1], [0.5 / 1.3], rtol=1e-5)
 
 
-def test_the_weight_of_an_image_is_that_of_all_looks_at_it() -> None:
+def test_what_the_first_look_shows_beside_a_region_changes_nothing() -> None:
+    """The gate would give the bright first look the most weight."""
+    for middle in (0.01, 0.99):
+        prediction = explain([picture(middle, SEEN)], [Handmade({middle: SEEN})]).prediction
+        np.testing.assert_allclose(prediction.logits, (0.8, -0.8), rtol=1e-5)
+
+
+def test_the_weight_of_an_image_is_that_of_the_looks_that_speak_for_it() -> None:
     first, second = explain(TWO_IMAGES, [seeing()]).prediction.images
-    assert first.weight == pytest.approx(1 / 1.5)
+    assert first.speaking == first.looks[1:]
+    assert second.speaking == second.looks
+    assert first.weight == pytest.approx(0.8 / 1.3)
     assert first.weight + second.weight == pytest.approx(1)
 
 
-def test_an_image_by_itself_speaks_with_all_looks_at_it() -> None:
-    first, second = explain(TWO_IMAGES, [seeing()]).prediction.images
-    # (0.2^2 + 0.8^2) / (0.2 + 0.8)
-    np.testing.assert_allclose(first.logits, (0.68, -0.68), rtol=1e-5)
+def test_an_image_by_itself_speaks_as_if_it_were_all_there_is() -> None:
+    pixels = (picture(0.2, {(0, 0): 0.9, (0, 4): 0.6}), picture(0.5))
+    blocks = {0.2: {(0, 0): 0.9, (0, 4): 0.8}}
+    first, second = explain(pixels, [Handmade(blocks)]).prediction.images
+    # (0.9^2 + 0.6^2) / (0.9 + 0.6) = 1.17 / 1.5
+    np.testing.assert_allclose(first.logits, (0.78, -0.78), rtol=1e-5)
     np.testing.assert_allclose(second.logits, (0.5, -0.5), rtol=1e-5)
+    assert explain(pixels[:1], [Handmade(blocks)]).prediction.logits == first.logits
 
 
 def test_looks_lie_in_the_bag_image_by_image() -> None:
-    """The second image has two regions, the third none: 0.3 0.7 | 0.2 0.9 0.6 | 0.5."""
+    """The first image has one region, the second none, the third two: 0.3 0.7 | 0.5 | 0.2 0.9 0.6."""
     pixels = (
         picture(0.3, {(4, 0): 0.7}),
-        picture(0.2, {(0, 0): 0.9, (0, 4): 0.6}),
         picture(0.5),
+        picture(0.2, {(0, 0): 0.9, (0, 4): 0.6}),
     )
     engine = Handmade({0.3: {(4, 0): 0.9}, 0.2: {(0, 0): 0.9, (0, 4): 0.8}})
     explained = explain(pixels, [engine])
-    assert engine.read_in_turn == [[0.3, 0.2, 0.5], [0.7, 0.9, 0.6]]
-    values = np.array([0.3, 0.7, 0.2, 0.9, 0.6, 0.5])
+    assert engine.read_in_turn == [[0.3, 0.5, 0.2], [0.7, 0.9, 0.6]]
+    # What speaks is 0.7 | 0.5 | 0.9 0.6, together 2.7.
+    speaking = np.array([0, 0.7, 0.5, 0, 0.9, 0.6])
     weights = [look.weight for image in explained.prediction.images for look in image.looks]
-    np.testing.assert_allclose(weights, values / values.sum(), rtol=1e-5)
+    np.testing.assert_allclose(weights, speaking / 2.7, rtol=1e-5)
     # A look adds its weight times its value to the logit.
-    np.testing.assert_allclose(explained.evidence[:, 0].sum(axis=(1, 2)), values**2 / values.sum(), rtol=1e-5)
-    assert [explained.looks_at(image) for image in range(3)] == [slice(0, 2), slice(2, 5), slice(5, 6)]
-    assert [len(image.found) for image in explained.prediction.images] == [1, 2, 0]
+    np.testing.assert_allclose(explained.evidence[:, 0].sum(axis=(1, 2)), speaking**2 / 2.7, rtol=1e-5)
+    assert [explained.looks_at(image) for image in range(3)] == [slice(0, 2), slice(2, 3), slice(3, 6)]
+    assert [len(image.found) for image in explained.prediction.images] == [1, 0, 2]
 
 
-def test_planes_are_cut_once_more_in_the_order_of_the_looks() -> None:
-    images = prepared(TWO_IMAGES, TWICE)
-    prediction = predict_case(case_of(TWO_IMAGES), images, [Member(engine=seeing())]).prediction
+def test_the_planes_that_speak_are_cut_once_more_in_the_order_of_the_looks() -> None:
+    images, engine = prepared(TWO_IMAGES, TWICE), seeing()
+    prediction = predict_case(case_of(TWO_IMAGES), images, [Member(engine=engine)]).prediction
     planes = read_planes(images, prediction)
-    assert planes.shape == (3, 1, SIZE, SIZE)
-    np.testing.assert_allclose(planes[:, 0, SIZE // 2, SIZE // 2], [0.2, 0.8, 0.5], rtol=1e-5)
-    np.testing.assert_array_equal(planes[[0, 2]], images.planes)
+    assert planes.shape == (2, 1, SIZE, SIZE)
+    np.testing.assert_allclose(planes[:, 0, SIZE // 2, SIZE // 2], [0.8, 0.5], rtol=1e-5)
+    np.testing.assert_array_equal(planes[1], images.planes[1])
+    # They are all that the prediction was made from.
+    np.testing.assert_allclose(engine.judge(engine.read(planes)).logits, prediction.logits, rtol=1e-6)
 
 
-def test_evidence_of_several_looks_lies_on_the_image_and_adds_up_to_the_logit() -> None:
+def test_evidence_lies_where_a_look_spoke_and_adds_up_to_the_logit() -> None:
     explained = explain(TWO_IMAGES, [seeing()])
     total = 0.0
     for place, image in enumerate(explained.prediction.images):
@@ -184,15 +200,15 @@ def test_evidence_of_several_looks_lies_on_the_image_and_adds_up_to_the_logit() 
         shown = evidence_on_image(explained.evidence[explained.looks_at(place)], squares, (120, 120))
         total += float(shown[0].sum())
         np.testing.assert_allclose(shown[0], -shown[1], atol=1e-7)
-    assert total == pytest.approx(0.62, rel=1e-4)
-    # In the patch, both looks speak: 0.2^2 / 1.5 over 120 x 120 pixels and 0.8^2 / 1.5 over 40 x 40.
+    assert total == pytest.approx(0.89 / 1.3, rel=1e-4)
+    # In the patch alone: 0.8^2 / 1.3 over 40 x 40 pixels.
     shown = evidence_on_image(
         explained.evidence[explained.looks_at(0)],
         [look.read_square() for look in explained.prediction.images[0].looks],
         (120, 120),
     )
-    assert shown[0, 20, 80] == pytest.approx(0.04 / 1.5 / 120**2 + 0.64 / 1.5 / 40**2, rel=1e-4)
-    assert shown[0, 100, 20] == pytest.approx(0.04 / 1.5 / 120**2, rel=1e-4)
+    assert shown[0, 20, 80] == pytest.approx(0.64 / 1.3 / 40**2, rel=1e-4)
+    assert shown[0, 100, 20] == 0
 
 
 def test_members_agree_on_the_mean_of_their_maps() -> None:
@@ -207,9 +223,9 @@ def test_members_agree_on_the_mean_of_their_maps() -> None:
     assert image.looks[1].likelihood == pytest.approx(0.45)
     np.testing.assert_allclose(explained.lesions[0, :2, 3:5], 0.45, rtol=1e-5)
     np.testing.assert_allclose(explained.lesions[0, 4:, :2], 0.15, rtol=1e-5)
-    # Either judges 0.68 times its gain.
-    np.testing.assert_allclose(explained.prediction.logits, (2 * 0.68, -2 * 0.68), rtol=1e-5)
-    np.testing.assert_allclose(explained.evidence[:, 0].sum(), 2 * 0.68, rtol=1e-5)
+    # Either judges the patch's 0.8 times its gain: the mean of 1 and 3 times 0.8.
+    np.testing.assert_allclose(explained.prediction.logits, (1.6, -1.6), rtol=1e-5)
+    np.testing.assert_allclose(explained.evidence[:, 0].sum(), 1.6, rtol=1e-5)
 
 
 def test_what_one_member_sees_faintly_is_not_looked_at_when_others_see_nothing() -> None:
@@ -277,7 +293,8 @@ def test_what_a_person_marked_is_looked_at_instead_of_what_is_found() -> None:
     (image,) = explained.prediction.images
     assert image.looks[1].square == (60, 0, 40)
     assert image.looks[1].likelihood is None
-    assert explained.prediction.logits[0] == pytest.approx(0.68)
+    assert [look.weight for look in image.looks] == [0, 1]
+    assert explained.prediction.logits[0] == pytest.approx(0.8)
 
 
 def test_a_second_look_at_a_mark_needs_one() -> None:

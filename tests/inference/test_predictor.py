@@ -151,6 +151,7 @@ def test_evidence_of_two_looks_and_bias_add_up_to_the_centred_logit(run_folder: 
         found += sum(len(image.found) for image in two.prediction.images)
         assert len(two.evidence) == sum(len(image.looks) for image in two.prediction.images)
         assert sum(image.weight for image in two.prediction.images) == pytest.approx(1)
+        assert all(image.looks[0].weight == 0 for image in two.prediction.images if image.found)
         assert unexplained(two) == pytest.approx(unexplained(one), abs=1e-5)
         np.testing.assert_array_equal(two.lesions, one.lesions)
         assert 0 <= two.lesions.min() <= two.lesions.max() <= 1

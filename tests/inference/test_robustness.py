@@ -111,9 +111,9 @@ def dark_with_a_bright_patch(tmp_path: Path) -> Case:
 
 @pytest.mark.parametrize(
     ("second_look", "expected"),
-    # The first look's middle is dark, the second's, in the patch, is 1: half of 1, wherever the patch has gone, until
-    # the border has swallowed it.
-    [(True, [0.5, 0.5, 0.5, 0.0]), (False, [0.0, 0.0, 0.0, 0.0])],
+    # The first look's middle is dark, the second's, in the patch, is 1, and alone decides, wherever the patch has gone,
+    # until the border has swallowed it: then the first look is all there is.
+    [(True, [1.0, 1.0, 1.0, 0.0]), (False, [0.0, 0.0, 0.0, 0.0])],
 )
 def test_the_second_look_goes_where_the_disturbed_image_shows_the_lesion(
     dark_with_a_bright_patch: Case, *, second_look: bool, expected: list[float]

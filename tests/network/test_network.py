@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -105,9 +107,47 @@ def test_weights_of_planes_sum_to_one_within_each_patient_alone() -> None:
     torch.testing.assert_close(plane_weights(scores, membership), expected)
 
 
-def test_planes_weigh_the_same_until_trained() -> None:
-    gate = PlaneGate(16)
-    assert torch.equal(gate(torch.randn(5, 16)), torch.zeros(5))
+def test_a_plane_is_as_likely_as_not_until_trained_so_all_weigh_the_same() -> None:
+    scores = PlaneGate(16)(torch.randn(5, 16))
+    torch.testing.assert_close(scores, torch.full((5,), 0.5).log())
+    torch.testing.assert_close(plane_weights(scores, one_bag(5)), torch.full((1, 5), 0.2))
+
+
+def gate_of(logits: list[float]) -> torch.Tensor:
+    """Score planes whose likelihoods have these logits, by a gate that passes the one entry of their vectors on.
+
+    Its gate is open (the sigmoid of 40 is 1), and its content is the hyperbolic tangent, which is undone here.
+    """
+    largest = 2 * max(map(abs, logits))
+    gate = PlaneGate(1, hidden=1)
+    with torch.no_grad():
+        for parameter, value in zip(gate.parameters(), (1.0, 0.0, 0.0, 40.0, largest), strict=True):
+            parameter.fill_(value)
+        scores: torch.Tensor = gate((torch.tensor(logits) / largest).atanh()[:, None])
+    return scores
+
+
+def test_a_score_is_the_logarithm_of_a_likelihood() -> None:
+    # ln 3 is the logit of 3/4.
+    scores = gate_of([math.log(3), -math.log(3), 0.0])
+    torch.testing.assert_close(scores.exp(), torch.tensor([0.75, 0.25, 0.5]))
+    assert (scores <= 0).all()
+
+
+def test_a_plane_weighs_as_much_as_it_is_likely_to_show_what_matters() -> None:
+    torch.testing.assert_close(
+        plane_weights(gate_of([math.log(3), -math.log(3)]), one_bag(2)), torch.tensor([[0.75, 0.25]])
+    )
+
+
+def test_planes_that_surely_show_what_matters_weigh_alike_however_sure() -> None:
+    sure = plane_weights(gate_of([20.0, 90.0, -20.0]), one_bag(3))
+    torch.testing.assert_close(sure, torch.tensor([[0.5, 0.5, 0.0]]), rtol=0, atol=1e-7)
+
+
+def test_the_surest_scores_are_numbers() -> None:
+    # 0 less exp(-1000), and -1000.
+    assert gate_of([1000.0, -1000.0]).tolist() == pytest.approx([0, -1000], rel=1e-5)
 
 
 def test_a_patient_is_judged_the_same_alone_and_in_a_batch() -> None:

@@ -29,8 +29,8 @@ def picture(folder: Path, side: int) -> CaseImage:
     return CaseImage(image=path.name, path=path, pixel_sha256=digest, rows=side, columns=side, modality="radiograph")
 
 
-def look(left: float, top: float, side: float, likelihood: float | None = None) -> Look:
-    return Look(square=(left, top, side), weight=0.25, likelihood=likelihood)
+def look(left: float, top: float, side: float, likelihood: float | None = None, weight: float = 0.25) -> Look:
+    return Look(square=(left, top, side), weight=weight, likelihood=likelihood)
 
 
 def content(images: list[CaseImage], looks: list[tuple[Look, ...]], evidence: Any, **more: Any) -> CaseContent:
@@ -61,15 +61,17 @@ def test_as_much_evidence_is_as_strong_in_a_picture_of_many_pixels(tmp_path: Pat
     assert evidence_scale(image.evidence for image in made.images) == pytest.approx(2.0)
 
 
-def test_evidence_of_a_region_lies_in_it_by_area_and_is_added_to_that_of_the_whole(tmp_path: Path) -> None:
-    seen = (look(0, 0, 40), look(20, 0, 10, likelihood=0.8))
-    made = content([picture(tmp_path, 40)], [seen], [np.full((2, 2), 0.5), np.full((2, 2), 0.25)])
+def test_evidence_of_regions_lies_in_them_by_area_and_is_added_up(tmp_path: Path) -> None:
+    seen = (look(0, 0, 40, weight=0), look(20, 0, 10, likelihood=0.8), look(20, 0, 20, likelihood=0.4))
+    made = content([picture(tmp_path, 40)], [seen], [np.zeros((2, 2)), np.full((2, 2), 0.25), np.full((2, 2), 0.5)])
     image = made.images[0]
-    # The region holds a sixteenth of the image, so that 4 x 0.25 of the logit count 16-fold by area.
-    np.testing.assert_allclose(image.evidence[0, :10, 20:30], 2.0 + 16.0, rtol=1e-5)
-    np.testing.assert_allclose(image.evidence[0, 10:], 2.0, rtol=1e-5)
-    assert image.evidence[0].mean() == pytest.approx(2.0 + 1.0)
-    assert image.found == (Square(left=20, top=0, side=10),)
+    # The smaller region holds a sixteenth of the image, so that 4 x 0.25 of the logit count 16-fold by area; the larger
+    # one, which holds the smaller, a quarter of it: 4 x 0.5 count 4-fold.
+    np.testing.assert_allclose(image.evidence[0, :10, 20:30], 16.0 + 8.0, rtol=1e-5)
+    np.testing.assert_allclose(image.evidence[0, 10:20, 20:], 8.0, rtol=1e-5)
+    np.testing.assert_array_equal(image.evidence[0, :, :20], 0)
+    assert image.evidence[0].mean() == pytest.approx(1.0 + 2.0)
+    assert image.found == (Square(left=20, top=0, side=10), Square(left=20, top=0, side=20))
     assert image.square == Square(left=0, top=0, side=40)
     assert image.weight == pytest.approx(0.5)
 
@@ -108,8 +110,18 @@ def test_where_the_network_finds_a_lesion_is_a_row_of_its_own_and_no_evidence() 
     [
         ("none", False, ["on the whole image, as the network read it"], ["look", "marked"]),
         ("box", False, ["cut round the lesion", "profits from what a person had marked"], ["look"]),
-        ("none", True, ["as the first look read it", "of all looks", "is no evidence", "does not say"], ["marked"]),
-        ("outline", True, ["of all looks", "went where a person had marked"], ["finds a lesion. Why"]),
+        (
+            "none",
+            True,
+            ["as the first look read it", "of the looks that decide", "is no evidence", "lies there alone", "not say"],
+            ["marked", "all looks"],
+        ),
+        (
+            "outline",
+            True,
+            ["of the looks that decide", "went where a person had marked", "lies there alone", "profit from that mark"],
+            ["looks again", "all looks"],
+        ),
     ],
 )
 def test_notes_on_evidence_hold_for_one_look_and_for_two(
@@ -126,6 +138,7 @@ def test_what_evidence_leaves_out_is_told_of_patients_of_several_looks() -> None
     metrics: dict[str, Any] = {"roi": "none", "localisation": {}, "evidence_through_weights": through}
     assert "4.0% of it (quartiles 1.0% to 8.0%), in 7 patients of several images" in evidence_notes(metrics)[-1]
     metrics["localisation"] = {"lesion": {}}
-    assert "in 7 patients of several looks" in evidence_notes(metrics)[-1]
+    assert "the weights of the deciding looks fixed" in evidence_notes(metrics)[-1]
+    assert "in 7 patients of several deciding looks" in evidence_notes(metrics)[-1]
     metrics["evidence_through_weights"] = {"patients": 0}
     assert "through those weights" not in " ".join(evidence_notes(metrics))

@@ -117,13 +117,30 @@ def test_each_image_says_whether_the_network_found_a_region_in_it(
     case: CaseContent, read_page: Callable[[str], Any]
 ) -> None:
     text = read_page(case_html(looked(case, ((SQUARE,), ()), second_look="found"))).text
-    first, second = text.index("in one region (dashed frame), and looked at it again"), text.index("No region found")
-    assert text.index("had 62 % of the weight") < first < second
+    region = text.index(
+        "The region in which the network found a lesion (dashed frame) had 62 % of the weight in the decision. "
+        "The whole image only served to find it."
+    )
+    whole = text.index("This image had 62 % of the weight in the decision. No region found:")
+    assert region < whole
+    assert text.count("of the weight in the decision") == 2
+    assert "so the image was judged as a whole" in text
     assert "region in which the network found a lesion and looked again (dashed frame)" in text
-    assert "at the regions in which it finds a lesion" in text
     several = read_page(case_html(looked(case, ((SQUARE, SQUARE), (SQUARE,)), second_look="found"))).text
-    assert "in 2 regions (dashed frames), and looked at each again" in several
+    assert (
+        "The 2 regions in which the network found a lesion (dashed frames) had 62 % of the weight in the decision "
+        "together. The whole image only served to find them."
+    ) in several
+    assert "This image had" not in several
     assert "No region found" not in several
+
+
+def test_it_says_which_looks_decide(case: CaseContent, read_page: Callable[[str], Any]) -> None:
+    found = read_page(case_html(looked(case, ((SQUARE,), ()), second_look="found"))).text
+    assert "at the regions in which it finds a lesion. Those regions alone decide" in found
+    assert "only where there is none does the whole image decide" in found
+    marked = read_page(case_html(looked(case, ((SQUARE,), (SQUARE,)), second_look="marked"))).text
+    assert "the lesion that a person has marked. That region alone decides" in marked
 
 
 def test_a_case_in_which_nothing_was_found_has_no_legend_for_it(
@@ -144,9 +161,12 @@ def test_a_region_that_a_person_marked_is_not_said_to_be_found(
     case: CaseContent, read_page: Callable[[str], Any]
 ) -> None:
     text = read_page(case_html(looked(case, ((SQUARE,), (SQUARE,)), second_look="marked"))).text
-    assert text.count("looked again at the lesion that a person had marked (dashed frame)") == 2
+    assert text.count(
+        "The region of the lesion that a person had marked (dashed frame) had 62 % of the weight in the decision; the "
+        "rest of the image had none."
+    ) == len(case.images)
     assert "region of the marked lesion, looked at again (dashed frame)" in text
-    assert "at the lesion that a person has marked" in text
+    assert "served to find" not in text
     assert "network found a lesion" not in text
     assert "finds a lesion" not in text
 

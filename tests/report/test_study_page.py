@@ -224,14 +224,19 @@ def test_how_many_lesions_the_network_found_is_told_where_it_had_to_find_them(st
     ("roi", "second_look", "told"),
     [
         ("none", False, "The network read whole images; no one told it where the lesion is."),
-        ("none", True, "then, in full resolution, the regions in which it found a lesion; no one told it"),
+        (
+            "none",
+            True,
+            "judged, in full resolution, the regions in which it found one, or the whole image where it found none; no "
+            "one told it",
+        ),
         ("box", False, "The network read the square round the lesion's annotated box: a person had pointed"),
         (
             "box",
             True,
-            "whole images and then, in full resolution, the square round the lesion's annotated box: a person",
+            "The network judged, in full resolution, the square round the lesion's annotated box: a person",
         ),
-        ("outline", True, "then, in full resolution, the square round the lesion's annotated outline: a person"),
+        ("outline", True, "judged, in full resolution, the square round the lesion's annotated outline: a person"),
     ],
 )
 def test_it_says_where_the_network_looked(

@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from osteoscope.config import AugmentationConfig
 from osteoscope.training.augment import Changes, Kind, apply_changes, draw_changes, draw_looks
-from osteoscope.training.planes import NO_REGION, PlaneStore, canvas_size
+from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, PlaneStore, canvas_size
 
 NOTHING = AugmentationConfig(
     rotation=0,
@@ -58,63 +58,80 @@ def test_a_canvas_is_half_as_large_again_with_the_plane_in_its_middle(size: int,
 # Looks.
 
 
-def store_of(regions: list[int]) -> PlaneStore:
+def store_of(regions: list[int], elsewhere: list[list[int]] | None = None) -> PlaneStore:
+    """Hold images with these canvases of regions; without `elsewhere`, no squares of other parts."""
     images = len(regions)
-    canvases = torch.zeros(images + sum(region != NO_REGION for region in regions), 1, 1, 1)
+    canvases = torch.zeros(images, 1, 1, 1)
+    places = torch.full((images, SQUARES_ELSEWHERE), NO_REGION)
+    for place, squares in enumerate(elsewhere or []):
+        places[place, : len(squares)] = torch.tensor(squares)
     return PlaneStore(
         canvases=canvases.half(),
         lesions=canvases.byte(),
         marked=torch.tensor(regions) != NO_REGION,
         regions=torch.tensor(regions),
+        elsewhere=places,
         size=SIZE,
     )
 
 
-def test_so_many_images_are_looked_at_once_again_and_in_their_region_alone_as_was_asked() -> None:
+def test_the_whole_the_region_and_another_part_are_looked_at_as_often_as_was_asked() -> None:
     number = 4000
-    settings = AugmentationConfig(only_first=0.2, only_region=0.3, elsewhere=0.1)
-    store = store_of(list(range(number, 2 * number)))
-    looks = draw_looks(range(number), store, settings, np.random.default_rng(0))
-    first = np.zeros(number, dtype=bool)
-    first[looks.images[looks.kinds == Kind.FIRST]] = True
-    region = np.zeros(number, dtype=bool)
-    region[looks.images[looks.kinds != Kind.FIRST]] = True
-    assert within_chance(int((first & ~region).sum()), number, 0.2)
-    assert within_chance(int((region & ~first).sum()), number, 0.3)
-    assert within_chance(int((first & region).sum()), number, 0.5)
-    assert len(looks.images) == int(first.sum() + region.sum())
-    wrong = int((looks.kinds == Kind.ELSEWHERE).sum())
-    assert within_chance(wrong, int(region.sum()), 0.1)
-    # A first look and a wrong region read the image's own canvas; a region reads the lesion's.
-    at_lesion = looks.kinds == Kind.REGION
-    assert torch.equal(looks.canvases, looks.images + number * at_lesion)
+    settings = AugmentationConfig(first=0.4, elsewhere=0.7, unfound=0.1)
+    squares = [[2 * number + SQUARES_ELSEWHERE * i + j for j in range(SQUARES_ELSEWHERE)] for i in range(number)]
+    looks = draw_looks(
+        range(number), store_of(list(range(number, 2 * number)), squares), settings, np.random.default_rng(0)
+    )
+
+    def seen(kind: Kind) -> np.ndarray:
+        of_kind = np.zeros(number, dtype=bool)
+        of_kind[looks.images[looks.kinds == kind]] = True
+        assert int(of_kind.sum()) == int((looks.kinds == kind).sum())
+        return of_kind
+
+    first, region, elsewhere = seen(Kind.FIRST), seen(Kind.REGION), seen(Kind.ELSEWHERE)
+    assert within_chance(int((~region).sum()), number, 0.1)
+    # What is not found is looked at whole, and nowhere else.
+    assert bool((first | region).all())
+    assert not (elsewhere & ~region).any()
+    assert within_chance(int((first & region).sum()), int(region.sum()), 0.4)
+    assert within_chance(int(elsewhere.sum()), int(region.sum()), 0.7)
+    assert len(looks.images) / number == pytest.approx(settings.looks_per_image, rel=0.02)
+    # Each reads its own canvas; of the squares elsewhere each about as often.
+    at = {kind: (looks.images[looks.kinds == kind], looks.canvases[looks.kinds == kind]) for kind in Kind}
+    assert torch.equal(*at[Kind.FIRST])
+    assert torch.equal(at[Kind.REGION][0] + number, at[Kind.REGION][1])
+    images, canvases = at[Kind.ELSEWHERE]
+    drawn_squares = canvases - 2 * number - SQUARES_ELSEWHERE * images
+    counts = torch.bincount(drawn_squares, minlength=SQUARES_ELSEWHERE)
+    assert len(counts) == SQUARES_ELSEWHERE
+    assert all(within_chance(int(count), len(images), 1 / SQUARES_ELSEWHERE) for count in counts)
 
 
-def test_looks_stand_in_the_order_of_the_images_and_the_first_before_the_region() -> None:
-    both = AugmentationConfig(only_first=0, only_region=0, elsewhere=0)
-    looks = draw_looks([2, 0, 1], store_of([3, NO_REGION, 4]), both, np.random.default_rng(0))
-    assert looks.images.tolist() == [2, 2, 0, 0, 1]
-    assert looks.canvases.tolist() == [2, 4, 0, 3, 1]
-    assert looks.kinds.tolist() == [Kind.FIRST, Kind.REGION, Kind.FIRST, Kind.REGION, Kind.FIRST]
-
-
-@pytest.mark.parametrize("only_region", [0.0, 0.5, 1.0])
-def test_an_image_without_a_region_is_looked_at_once_whatever_is_drawn(only_region: float) -> None:
-    settings = AugmentationConfig(only_first=0, only_region=only_region, elsewhere=1)
-    looks = draw_looks(range(200), store_of([NO_REGION] * 200), settings, np.random.default_rng(0))
-    assert looks.images.tolist() == looks.canvases.tolist() == list(range(200))
-    assert bool((looks.kinds == Kind.FIRST).all())
+def test_the_region_speaks_and_where_there_is_none_the_whole_image_does() -> None:
+    always = AugmentationConfig(first=1, elsewhere=1, unfound=0)
+    looks = draw_looks(
+        [2, 0, 1], store_of([3, NO_REGION, 4], [[5] * SQUARES_ELSEWHERE, [], []]), always, np.random.default_rng(0)
+    )
+    first, region, elsewhere = Kind.FIRST, Kind.REGION, Kind.ELSEWHERE
+    # In the order of the images; image 2 leaves no room for a square without its lesion, image 1 has no lesion.
+    assert looks.images.tolist() == [2, 2, 0, 0, 0, 1]
+    assert looks.canvases.tolist() == [2, 4, 0, 3, 5, 1]
+    assert looks.kinds.tolist() == [first, region, first, region, elsewhere, first]
+    assert looks.speak.tolist() == [False, True, False, True, False, True]
+    lost = draw_looks([0], store_of([3, NO_REGION, 4]), AugmentationConfig(unfound=1), np.random.default_rng(0))
+    assert (lost.canvases.tolist(), lost.speak.tolist()) == ([0], [True])
 
 
 def test_the_generator_moves_on_by_the_same_amount_whatever_looks_are_drawn() -> None:
     states = []
     for regions, settings in [
-        ([3, 4, 5], AugmentationConfig(only_first=1, only_region=0)),
-        ([3, 4, 5], AugmentationConfig(only_first=0, only_region=0, elsewhere=1)),
+        ([3, 4, 5], AugmentationConfig(first=1, elsewhere=1, unfound=0)),
+        ([3, 4, 5], AugmentationConfig(unfound=1)),
         ([NO_REGION] * 3, AugmentationConfig()),
     ]:
         rng = np.random.default_rng(4)
-        draw_looks([0, 1, 2], store_of(regions), settings, rng)
+        draw_looks([0, 1, 2], store_of(regions, [[6], [7], [8]]), settings, rng)
         states.append(rng.bit_generator.state)
     assert states[0] == states[1] == states[2]
 
@@ -137,25 +154,13 @@ def frames(changes: Changes) -> tuple[torch.Tensor, torch.Tensor]:
     return places.amin(dim=1), places.amax(dim=1)
 
 
-def test_a_wrong_region_lies_within_what_the_first_look_reads_anywhere_in_it() -> None:
-    low, high = frames(drawn([Kind.ELSEWHERE] * 3000, NOTHING.model_copy(update={"flip": True})))
-    assert low.min() >= -1 - 1e-5
-    assert high.max() <= 1 + 1e-5
-    # From a quarter to 0.6 of the first look's side, and up to all of its four edges.
-    sides = (high - low)[:, 0] / 2
-    assert 0.25 <= sides.min() < 0.26
-    assert 0.59 < sides.max() <= 0.6
-    assert (low.amin(dim=0) < -0.98).all()
-    assert (high.amax(dim=0) > 0.98).all()
-
-
 def test_a_region_and_a_first_look_are_each_off_by_what_was_asked_of_them() -> None:
-    kinds = [Kind.FIRST, Kind.REGION] * 1000
+    kinds = [Kind.FIRST, Kind.REGION, Kind.ELSEWHERE] * 1000
     settings = NOTHING.model_copy(update={"scale": 0.2, "shift": 0.1, "region_scale": 0.3, "region_shift": 0.15})
     low, high = frames(drawn(kinds, settings))
     sides, centres = (high - low)[:, 0] / 2, (high + low) / 2
-    for start, scale, shift in [(0, 1.2, 0.1), (1, 1.3, 0.15)]:
-        ours, moved = sides[start::2], centres[start::2].abs()
+    for start, scale, shift in [(0, 1.2, 0.1), (1, 1.3, 0.15), (2, 1.3, 0.15)]:
+        ours, moved = sides[start::3], centres[start::3].abs()
         assert 1 / scale - 1e-5 <= ours.min() < 1 / scale + 0.01
         assert scale - 0.01 < ours.max() <= scale + 1e-5
         # A share of the side is twice that of the half side.

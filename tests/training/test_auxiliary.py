@@ -23,15 +23,23 @@ from osteoscope.cohort.audit import audit
 from osteoscope.cohort.split import make_folds
 from osteoscope.cohort.table import auxiliary, read_cohort
 from osteoscope.cohort.table import cases as cases_of
-from osteoscope.config import AuxiliaryConfig, Config, NetworkConfig, PreparationConfig, TrainingConfig
+from osteoscope.config import (
+    AugmentationConfig,
+    AuxiliaryConfig,
+    Config,
+    NetworkConfig,
+    PreparationConfig,
+    TrainingConfig,
+)
 from osteoscope.errors import RunError, StorageError
 from osteoscope.imaging.prepare import Lesion
 from osteoscope.network.classifier import PlaneEncoder
 from osteoscope.training import augment as augment_module
 from osteoscope.training import crossval
 from osteoscope.training.augment import apply_changes
-from osteoscope.training.auxiliary import FEWEST, Learnt, fingerprint_of, learn, teachers
+from osteoscope.training.auxiliary import Learnt, fingerprint_of, learn, teachers
 from osteoscope.training.device import Device, deterministic
+from osteoscope.training.questions import FEWEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,11 +51,13 @@ if TYPE_CHECKING:
     from osteoscope.training.augment import Changes
     from osteoscope.training.fit import FitPlan
 
+# One look at an image, so that it is easily counted.
+ONE_LOOK = AugmentationConfig(first=0, elsewhere=0, unfound=0.5)
 # 16 images and 112 looks: 7 epochs of 2 steps, with a checkpoint after the 5th.
 TINY = Config(
     preparation=PreparationConfig(size=32, second_look=True),
     network=NetworkConfig(trunk="densenet-tiny", width=16, heads=2),
-    auxiliary=AuxiliaryConfig(looks=112, batch_size=8, averaging=0.5),
+    auxiliary=AuxiliaryConfig(looks=112, batch_size=8, averaging=0.5, augmentation=ONE_LOOK),
     training=TrainingConfig(folds=2, epochs=1, precision="32-true"),
 )
 CPU = Device(kind="cpu", name="cpu", precision="32-true", threads=1)
@@ -140,7 +150,12 @@ def test_what_was_learnt_and_from_what_is_said_and_kept(images: list[Auxiliary],
     assert learnt.views == {"frontal": 8, "lateral": 8}
     assert (learnt.images, learnt.patients) == (16, 16)
     assert learnt.folder == cache / "auxiliary" / learnt.fingerprint
-    assert {path.name for path in learnt.folder.iterdir()} == {".lock", "learnt.json", "weights.safetensors"}
+    assert {path.name for path in learnt.folder.iterdir()} == {
+        ".lock",
+        "learnt.json",
+        "questions.safetensors",
+        "weights.safetensors",
+    }
     assert set(learnt.to_json()) == {"fingerprint", "images", "patients", "kinds", "sites", "views", "minutes"}
     json.dumps(learnt.to_json(), allow_nan=False)
 
@@ -187,7 +202,9 @@ def test_every_image_is_looked_at_once_an_epoch_and_changed_anew(
     assert len(gammas) == len(set(gammas)) == 7 * 16
 
 
-@pytest.mark.parametrize("damage", ["a byte", "no weights", "torn", "null", "another's", "a field too many"])
+@pytest.mark.parametrize(
+    "damage", ["a byte", "no weights", "no questions", "torn", "null", "another's", "a field too many"]
+)
 def test_what_is_not_whole_is_not_taken_and_is_learnt_anew(images: list[Auxiliary], damage: str) -> None:
     first = learnt_from(images)
     sound = weights_of(first)
@@ -197,6 +214,8 @@ def test_what_is_not_whole_is_not_taken_and_is_learnt_anew(images: list[Auxiliar
         weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     elif damage == "no weights":
         weights.unlink()
+    elif damage == "no questions":
+        (first.folder / "questions.safetensors").unlink()
     elif damage == "torn":
         facts.write_text("{")
     elif damage == "null":

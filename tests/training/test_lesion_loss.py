@@ -7,7 +7,8 @@ from math import log
 import pytest
 import torch
 
-from osteoscope.training.lesion_loss import lesion_loss
+from osteoscope.training.augment import Kind, Seen
+from osteoscope.training.lesion_loss import LARGEST_REMAINDER, lesion_loss, presence_loss
 
 # Covers all, half, none and a quarter of the cells of a 2 x 2 map.
 LESION = torch.tensor([[1.0, 1, 1, 0], [1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]])[None, None]
@@ -62,3 +63,54 @@ def test_the_loss_is_the_mean_over_the_annotated_planes() -> None:
     assert float(lesion_loss(logits, lesions, torch.tensor([True, True, False]))) == pytest.approx(
         BY_HAND / 2, abs=1e-6
     )
+
+
+# Whether what is looked at is a lesion.
+
+
+def seen(kinds: list[Kind], covered: list[float]) -> Seen:
+    """Planes of 100 x 100, of which the lesion covers a share."""
+    number = len(kinds)
+    lesions = torch.zeros(number, 1, 100, 100)
+    for lesion, share in zip(lesions, covered, strict=True):
+        lesion.view(-1)[: round(share * 10_000)] = 1
+    return Seen(
+        planes=torch.zeros(number, 1, 100, 100),
+        lesions=lesions,
+        marked=torch.ones(number, dtype=torch.bool),
+        images=torch.arange(number),
+        kinds=torch.tensor(kinds),
+        speak=torch.tensor(kinds) == Kind.REGION,
+    )
+
+
+def logit(likelihood: float) -> float:
+    return log(likelihood / (1 - likelihood))
+
+
+def test_a_regions_likelihood_is_to_be_one_and_that_of_another_part_none() -> None:
+    logits = torch.tensor([logit(0.8), logit(0.25)])
+    loss = presence_loss(logits, seen([Kind.REGION, Kind.ELSEWHERE], [0.4, 0.0]))
+    assert float(loss) == pytest.approx(-(log(0.8) + log(0.75)) / 2, abs=1e-6)
+
+
+def test_the_whole_image_and_a_square_into_which_a_lesion_looks_are_not_asked_of() -> None:
+    logits = torch.tensor([logit(share) for share in (0.8, 0.1, 0.3, 0.5)], requires_grad=True)
+    kinds = [Kind.REGION, Kind.FIRST, Kind.ELSEWHERE, Kind.ELSEWHERE]
+    loss = presence_loss(logits, seen(kinds, [0.4, 0.1, LARGEST_REMAINDER + 0.01, LARGEST_REMAINDER - 0.01]))
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == pytest.approx(-(log(0.8) + log(0.5)) / 2, abs=1e-6)
+    assert (slope != 0).tolist() == [True, False, False, True]
+    assert presence_loss(logits, seen([Kind.FIRST] * 4, [0.1] * 4)).item() == 0
+
+
+def test_what_is_surely_wrong_is_dear_and_still_learnt_from() -> None:
+    logits = torch.tensor([40.0], requires_grad=True)
+    loss = presence_loss(logits, seen([Kind.ELSEWHERE], [0.0]))
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == pytest.approx(40)
+    assert slope.item() == pytest.approx(1)
+
+
+def test_a_network_that_weighs_all_planes_alike_is_not_asked() -> None:
+    assert presence_loss(None, seen([Kind.REGION, Kind.ELSEWHERE], [0.4, 0.0])).item() == 0

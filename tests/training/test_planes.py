@@ -13,8 +13,8 @@ from osteoscope.cohort.table import Case, CaseImage
 from osteoscope.config import PreparationConfig
 from osteoscope.errors import ImageError, InputError
 from osteoscope.imaging.picture import pixel_sha256, read_picture
-from osteoscope.imaging.prepare import Lesion
-from osteoscope.training.planes import NO_REGION, load_cases, load_images
+from osteoscope.imaging.prepare import Lesion, Square
+from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, load_cases, load_images, squares_elsewhere
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,9 +46,9 @@ def test_the_region_is_cut_from_the_image_as_it_is_so_a_fine_pattern_in_the_lesi
     rows, columns = np.mgrid[220:260, 100:140]
     picture[220:260, 100:140] = np.where((rows + columns) % 2, 160, 40)
     store = load_images([written(tmp_path / "a.png", picture, Lesion(box=(100, 220, 140, 260)))], TWO_LOOKS)
-    assert store.canvases.shape == store.lesions.shape == (2, 1, 72, 72)
+    assert store.canvases.shape == store.lesions.shape
     assert store.regions.tolist() == [1]
-    first, region = store.canvases[:, 0].float().numpy()
+    first, region = store.canvases[:2, 0].float().numpy()
     # A lesion of 40 pixels and a tenth on every side fill 48: pixel for pixel, with 12 more round them.
     np.testing.assert_allclose(region, picture[204:276, 84:156] / 255, atol=1e-3)
     # The first look reads 400 pixels as 48, and the pattern is an even grey there.
@@ -89,14 +89,64 @@ def test_an_image_without_an_annotation_has_no_region_and_nothing_marked(tmp_pat
     ]
     store = load_images(images, TWO_LOOKS)
     assert store.marked.tolist() == [True, False, True]
-    # The regions' canvases stand behind those of the three images, in their order.
-    assert store.regions.tolist() == [3, NO_REGION, 4]
-    assert len(store.canvases) == len(store.lesions) == 5
+    # Behind those of the three images stand the region's canvas of each and those of other parts, in their order.
+    first, second = 3, 4 + SQUARES_ELSEWHERE
+    assert store.regions.tolist() == [first, NO_REGION, second]
+    assert store.elsewhere.tolist() == [
+        list(range(first + 1, second)),
+        [NO_REGION] * SQUARES_ELSEWHERE,
+        list(range(second + 1, second + 1 + SQUARES_ELSEWHERE)),
+    ]
+    assert len(store.canvases) == len(store.lesions) == second + 1 + SQUARES_ELSEWHERE
     assert not store.lesions[1].any()
-    assert all(bool(store.lesions[place].any()) for place in (0, 2, 3, 4))
-    for place, source in [(3, 0), (4, 2)]:
+    assert all(bool(store.lesions[place].any()) for place in (0, 2, first, second))
+    for place, source in [(first, 0), (second, 2)]:
         alone = load_images([images[source]], TWO_LOOKS)
-        assert torch.equal(store.canvases[place], alone.canvases[1])
+        assert torch.equal(store.canvases[place : place + 1 + SQUARES_ELSEWHERE], alone.canvases[1:])
+
+
+def test_other_parts_of_an_image_are_of_about_the_lesions_size_within_it_and_without_the_lesion() -> None:
+    pixels = noise(200).astype(np.float32) / np.float32(255)
+    box, region = (80.0, 90.0, 120.0, 130.0), Square(left=75, top=85, side=50)
+    squares = [
+        square
+        for seed in range(40)
+        for square in squares_elsewhere(pixels, [Lesion(box=box)], region, np.random.default_rng(seed))
+    ]
+    assert len(squares) == 40 * SQUARES_ELSEWHERE
+    sides = np.array([square.side for square in squares])
+    assert (sides.min(), sides.max()) == (
+        pytest.approx(50 * np.exp(-0.4), rel=0.05),
+        pytest.approx(50 * np.exp(0.4), rel=0.05),
+    )
+    for square in squares:
+        right, bottom = square.left + square.side, square.top + square.side
+        shared = max(0, min(right, 120) - max(square.left, 80)) * max(0, min(bottom, 130) - max(square.top, 90))
+        assert shared <= 0.1 * 40 * 40
+        for start, end in [(square.left, right), (square.top, bottom)]:
+            assert min(end, 200) - max(start, 0) >= square.side * 2 / 3 - 1e-9
+    # All over the picture.
+    assert min(square.left for square in squares) < 10
+    assert max(square.top + square.side for square in squares) > 190
+
+
+def test_there_is_no_other_part_where_the_lesion_leaves_no_room_or_all_else_is_even() -> None:
+    pixels = noise(100).astype(np.float32) / np.float32(255)
+    rng = np.random.default_rng(0)
+    full = Lesion(box=(0, 0, 100, 100))
+    assert squares_elsewhere(pixels, [full], Square(left=0, top=0, side=100), rng) == []
+    pixels[:] = 0.1
+    # One bright pixel in its middle, which no square that holds a tenth of the lesion reaches.
+    pixels[50, 50] = 1
+    small = Lesion(box=(40, 40, 60, 60))
+    assert squares_elsewhere(pixels, [small], Square(left=40, top=40, side=20), rng) == []
+
+
+def test_an_image_keeps_its_squares_beside_whatever_other_images(tmp_path: Path) -> None:
+    images = [written(tmp_path / f"{n}.png", noise(96, n), Lesion(box=(30, 30, 60, 60))) for n in range(2)]
+    both, second = load_images(images, TWO_LOOKS), load_images(images[1:], TWO_LOOKS)
+    assert torch.equal(both.canvases[both.elsewhere[1]], second.canvases[second.elsewhere[0]])
+    assert not torch.equal(both.canvases[both.elsewhere[0]], both.canvases[both.elsewhere[1]])
 
 
 def test_without_a_second_look_there_is_one_canvas_an_image_and_the_lesion_is_marked_all_the_same(

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from osteoscope.config import NetworkConfig, PreparationConfig
 from osteoscope.evaluation.calibration import CalibrationMap, ChosenCalibration, Method
 from osteoscope.evaluation.conformal import ConformalThresholds, Refused
+from osteoscope.imaging.volume import Modality
 
 SCHEMA = 2
 MANIFEST = "bundle.json"
@@ -157,7 +158,7 @@ class Manifest(_Part):
     verdicts: Verdicts
     evidence_threshold: float | None
     """Share of the strongest evidence above which a position counts as found; None without outlines to choose it on."""
-    modalities: tuple[str, ...]
+    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
     body_regions: tuple[str, ...]
     provenance: Literal["clinical", "phantom"]
     intended_use: str
@@ -177,6 +178,24 @@ class Manifest(_Part):
         # Raises ValueError where the values are not those of a map.
         self.calibration_map()
         return self
+
+    @model_validator(mode="after")
+    def _planes_are_alike(self) -> Self:
+        """One network reads the planes of all modalities."""
+        if len({self.plane_shape(modality) for modality in self.modalities}) > 1:
+            msg = f"planes of {', '.join(self.modalities)} differ in their size or their channels"
+            raise ValueError(msg)
+        return self
+
+    def plane_shape(self, modality: Modality) -> tuple[int, int, int]:
+        """Give the (channels, size, size) of a plane that is read of an image."""
+        volume = self.preparation.volume
+        if modality == "radiograph":
+            return 1, self.preparation.size, self.preparation.size
+        if volume is None:
+            msg = f"how {modality} is read is not stated"
+            raise ValueError(msg)
+        return volume.channels(modality), volume.size, volume.size
 
     def calibration_map(self) -> CalibrationMap:
         """Give the map from logits, in the order of the classes, to probabilities under the stated prior."""

@@ -15,8 +15,9 @@ _READING = {
     "outline": "The square round the lesion's outline is read: somebody has to mark the lesion first.",
 }
 
-_LOOKING_AGAIN = {
-    "found": "each region in which the networks find a lesion; nobody has to mark the lesion.",
+_JUDGED = {
+    "found": "each region in which the networks find a lesion, or the whole image where they find none; nobody has to "
+    "mark the lesion.",
     "box": "the square round the lesion's box: somebody has to mark the lesion first.",
     "outline": "the square round the lesion's outline: somebody has to mark the lesion first.",
 }
@@ -48,7 +49,7 @@ def model_card(manifest: Manifest) -> str:
     return f"""# Model card
 
 ## What it is
-{len(manifest.members)} networks ({manifest.network.trunk}, {manifest.preparation.size} px) that tell {_listed(manifest.classes)} apart on
+{len(manifest.members)} networks ({manifest.network.trunk}, {manifest.plane_shape(manifest.modalities[0])[1]} px) that tell {_listed(manifest.classes)} apart on
 {_listed(manifest.modalities)} images. Their mean logit, {_calibrated(manifest)}, gives the probabilities.
 Made with Osteoscope {manifest.osteoscope}.
 
@@ -85,9 +86,15 @@ Out-of-fold, by patient, on the training cohort (95 % intervals); the fitted bun
 def _reading(manifest: Manifest) -> str:
     """Say what is read of an image, and who finds the lesion."""
     preparation = manifest.preparation
+    if preparation.volume is not None:
+        volume = preparation.volume
+        return (
+            f"Of CT and MR the body is read, in up to {volume.planes} planes of {volume.size} x {volume.spacing:g} mm, each "
+            f"with {volume.neighbours} on either side; nobody has to mark the lesion."
+        )
     if not preparation.second_look:
         return _READING[preparation.roi]
-    return f"The whole image is read and then, in full resolution, {_LOOKING_AGAIN[preparation.second_look_at]}"
+    return f"What is judged is, in full resolution, {_JUDGED[preparation.second_look_at]}"
 
 
 def _missed(manifest: Manifest) -> str:
@@ -96,8 +103,8 @@ def _missed(manifest: Manifest) -> str:
     if not preparation.second_look or preparation.annotation != "none":
         return ""
     return (
-        "\n- A lesion that the networks do not find is read in the whole image only, at a coarser resolution; and they "
-        "may look again at what is no lesion."
+        "\n- Where the networks find something, that alone is judged, though it may be no lesion, and the lesion may be "
+        "elsewhere. Where they find nothing, the whole image is judged, at a coarser resolution."
     )
 
 

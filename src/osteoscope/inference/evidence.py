@@ -7,6 +7,7 @@ mean over members explains the members' mean logit, as exactly.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from osteoscope.imaging.prepare import Square
+    from osteoscope.imaging.slices import SlicePlan
     from osteoscope.inference.engine import Judgement, PlaneReadings
 
 
@@ -108,3 +110,43 @@ def _interpolation(pixels: int, cells: int, start: float, side: float) -> NDArra
     share[:, -2] += share[:, -1]
     weights: NDArray[np.float32] = share[:, 1:-1].astype(np.float32)
     return weights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PatientMaps:
+    """Evidence on a grid of its own in the patient.
+
+    Parameters
+    ----------
+    values
+        ``(classes, planes, h, w)`` in units of the logit: over all places a class's sum is what the image adds to it.
+    affine
+        4x4 from an index ``(column, row, plane, 1)`` to LPS mm.
+    """
+
+    values: NDArray[np.float32]
+    affine: NDArray[np.float64]
+
+
+def evidence_in_patient(evidence: NDArray[np.float32], plan: SlicePlan) -> PatientMaps:
+    """Lay the evidence of the planes that were cut from a CT or MR into the patient.
+
+    In a plane the grid is that of the evidence. From plane to plane it is that of the volume, for the planes that were
+    cut need not follow each other in equal steps: evidence is shared out between two of them linearly.
+
+    Parameters
+    ----------
+    evidence
+        ``(planes, classes, h, w)``, one of each plane of the plan.
+    plan
+        By which the planes were cut.
+    """
+    places = np.arange(plan.planes[0], plan.planes[-1] + 1)
+    shares = np.stack([np.interp(places, plan.planes, unit) for unit in np.eye(len(plan.planes))])
+    shares /= shares.sum(axis=1, keepdims=True)
+    across, down = (plan.size / cells for cells in evidence.shape[:1:-1])
+    to_plane = np.diag([across, down, 1.0, 1.0])
+    # Centres of cells have whole indices, and lie one half behind their edges.
+    to_plane[:2, 3] = (across - 1) / 2, (down - 1) / 2
+    values = np.einsum("np,nchw->cphw", shares, evidence).astype(np.float32)
+    return PatientMaps(values=values, affine=plan.affines[0] @ to_plane)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from osteoscope.errors import ImageError
 from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Square, resample, square_to_read
 from osteoscope.imaging.region import Region, find_regions
+from osteoscope.inference.engine import Judgement
 from osteoscope.inference.evidence import closed_form_evidence
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction, Look
 
@@ -24,7 +25,23 @@ if TYPE_CHECKING:
     from osteoscope.cohort.table import Case, CaseImage
     from osteoscope.config import PreparationConfig, RegionOfInterest
     from osteoscope.imaging.prepare import Lesion
-    from osteoscope.inference.engine import MemberEngine
+    from osteoscope.inference.engine import MemberEngine, PlaneReadings
+
+
+class Patient(Protocol):
+    """What may be known of a patient beside the images; see `osteoscope.cohort.table.Case`."""
+
+    @property
+    def age(self) -> float | None:
+        """In years."""
+
+    @property
+    def sex(self) -> Literal["F", "M"] | None:
+        """As it is recorded."""
+
+    @property
+    def site(self) -> str | None:
+        """Body sites, joined by ``+``."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,9 +51,11 @@ class Member:
     engine: MemberEngine
     encoder: CovariateEncoder | None = None
 
-    def covariates(self, case: Case) -> NDArray[np.float32] | None:
+    def covariates(self, patient: Patient) -> NDArray[np.float32] | None:
         """Encode what is known of a patient: (covariates,), or None for a network that takes none."""
-        return None if self.encoder is None else self.encoder.encode(age=case.age, sex=case.sex, site=case.site)
+        if self.encoder is None:
+            return None
+        return self.encoder.encode(age=patient.age, sex=patient.sex, site=patient.site)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +144,7 @@ def predict_case(case: Case, prepared: PreparedCase, members: Sequence[Member]) 
     """Let every member read a patient's images, and join what they say.
 
     With a second look, the members agree on where a lesion may be, by the mean of their maps, and all of them read
-    those regions too; a patient's decision rests on all looks together.
+    those regions. A patient's decision rests on the regions, and on the first look at an image in which none was found.
 
     Parameters
     ----------
@@ -136,6 +155,47 @@ def predict_case(case: Case, prepared: PreparedCase, members: Sequence[Member]) 
     members
         One network or more.
     """
+    read = read_images(prepared, members)
+    speaking = [places for of_image in read.speaking for places in of_image]
+    judged = judge_planes(members, read.readings, speaking, case)
+    alone = _mean_over_members(
+        [member.engine.judge(reading.of(places), member.covariates(case)).logits for places in read.speaking]
+        for member, reading in zip(members, read.readings, strict=True)
+    )
+    owners = np.repeat(np.arange(len(read.found)), [1 + len(regions) for regions in read.found])
+    images = tuple(
+        ImagePrediction(
+            image=image.image,
+            logits=tuple(alone[place].tolist()),
+            looks=_looks(prepared.squares[place], read.found[place], judged.weights[owners == place].tolist()),
+        )
+        for place, image in enumerate(case.images)
+    )
+    return ExplainedCase(
+        prediction=CasePrediction(
+            patient=case.patient, label=case.label, logits=tuple(judged.logits.tolist()), images=images
+        ),
+        evidence=judged.evidence,
+        lesions=read.lesions,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReadImages:
+    """What the members read of some images, before they judge."""
+
+    found: tuple[tuple[Region, ...], ...]
+    """For each image, the regions that were looked at again."""
+    readings: tuple[PlaneReadings, ...]
+    """Of each member: the looks at the first image, those at the second, and so on."""
+    speaking: tuple[tuple[int, ...], ...]
+    """For each image, the places among all looks of those that have a say."""
+    lesions: NDArray[np.float32]
+    """(images, h, w), 0..1: how likely a lesion is at each place of the first look, mean over the members."""
+
+
+def read_images(prepared: PreparedCase, members: Sequence[Member]) -> ReadImages:
+    """Let every member read images, and the regions that they find in them together."""
     readings = [member.engine.read(prepared.planes) for member in members]
     lesions: NDArray[np.float32] = np.mean([reading.lesions for reading in readings], axis=0, dtype=np.float32)
     found = find_in_images(prepared, lesions)
@@ -143,27 +203,45 @@ def predict_case(case: Case, prepared: PreparedCase, members: Sequence[Member]) 
     if len(again):
         order = _by_image(found)
         readings = [r.joined(m.engine.read(again)).of(order) for m, r in zip(members, readings, strict=True)]
-    owners = np.repeat(np.arange(len(found)), [1 + len(regions) for regions in found])
-    covariates = [member.covariates(case) for member in members]
-    judgements = [m.engine.judge(r, c) for m, r, c in zip(members, readings, covariates, strict=True)]
-    alone = _mean_over_members(
-        [m.engine.judge(r.of(np.flatnonzero(owners == image).tolist()), c).logits for image in range(len(found))]
-        for m, r, c in zip(members, readings, covariates, strict=True)
-    )
-    weights = _mean_over_members(judgement.weights for judgement in judgements)
-    logits = _mean_over_members(judgement.logits for judgement in judgements)
-    images = tuple(
-        ImagePrediction(
-            image=image.image,
-            logits=tuple(alone[place].tolist()),
-            looks=_looks(prepared.squares[place], found[place], weights[owners == place].tolist()),
-        )
-        for place, image in enumerate(case.images)
-    )
-    return ExplainedCase(
-        prediction=CasePrediction(patient=case.patient, label=case.label, logits=tuple(logits.tolist()), images=images),
+    return ReadImages(found=found, readings=tuple(readings), speaking=_speaking(found), lesions=lesions)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JudgedPlanes:
+    """What the members say of a patient's planes together."""
+
+    logits: NDArray[np.float64]
+    """(classes,), mean over the members."""
+    weights: NDArray[np.float64]
+    """(planes,), mean over the members; sum 1, and 0 for those that have no say."""
+    evidence: NDArray[np.float32]
+    """(planes, classes, h, w) in units of the logit."""
+
+
+def judge_planes(
+    members: Sequence[Member], readings: Sequence[PlaneReadings], speaking: Sequence[int], patient: Patient
+) -> JudgedPlanes:
+    """Judge a patient by some of the planes.
+
+    Parameters
+    ----------
+    members
+        One network or more.
+    readings
+        Of each member, of the same planes.
+    speaking
+        Places of the planes that have a say.
+    patient
+        Whose covariates are told to members that take them.
+    """
+    judgements = [
+        _judge(member.engine, reading, speaking, member.covariates(patient))
+        for member, reading in zip(members, readings, strict=True)
+    ]
+    return JudgedPlanes(
+        logits=_mean_over_members(judgement.logits for judgement in judgements),
+        weights=_mean_over_members(judgement.weights for judgement in judgements),
         evidence=closed_form_evidence(readings, judgements),
-        lesions=lesions,
     )
 
 
@@ -188,8 +266,8 @@ def find_in_images(prepared: PreparedCase, lesions: NDArray[np.float32]) -> tupl
 
 
 def read_planes(prepared: PreparedCase, prediction: CasePrediction) -> NDArray[np.float32]:
-    """Cut once more all the planes that a prediction was made from: (looks, 1, size, size)."""
-    return prepared.cut([[look.read_square() for look in image.looks] for image in prediction.images])
+    """Cut once more the planes that a prediction was made from, those that speak: (looks, 1, size, size)."""
+    return prepared.cut([[look.read_square() for look in image.speaking] for image in prediction.images])
 
 
 def _by_image(found: Sequence[Sequence[Region]]) -> list[int]:
@@ -199,6 +277,26 @@ def _by_image(found: Sequence[Sequence[Region]]) -> list[int]:
         order.extend([image, *range(following, following + len(regions))])
         following += len(regions)
     return order
+
+
+def _speaking(found: Sequence[Sequence[Region]]) -> tuple[tuple[int, ...], ...]:
+    """Give, for each image, the places of the looks that have a say, once `_by_image` has put them in order."""
+    speaking, place = [], 0
+    for regions in found:
+        after = place + 1 + len(regions)
+        speaking.append(tuple(range(place + 1 if regions else place, after)))
+        place = after
+    return tuple(speaking)
+
+
+def _judge(
+    engine: MemberEngine, readings: PlaneReadings, speaking: Sequence[int], covariates: NDArray[np.float32] | None
+) -> Judgement:
+    """Judge by some of the planes; the weight of the others is 0."""
+    judged = engine.judge(readings.of(speaking), covariates)
+    weights = np.zeros(len(readings.scores), dtype=judged.weights.dtype)
+    weights[list(speaking)] = judged.weights
+    return Judgement(logits=judged.logits, weights=weights)
 
 
 def _looks(first: Square, found: Sequence[Region], weights: Sequence[float]) -> tuple[Look, ...]:

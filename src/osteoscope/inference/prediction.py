@@ -40,14 +40,20 @@ class ImagePrediction(_Record):
 
     image: str
     logits: tuple[float, ...]
-    """Of this image by itself, with all looks at it, as if it were all there is."""
+    """Of this image by itself, with the looks at it that speak, as if it were all there is."""
     looks: tuple[Look, ...]
-    """The first look, then those at the regions in which a lesion was found."""
+    """The first look, then those at the regions in which a lesion was found. Where there is such a region, the first
+    look has only found it and has no say: its weight is 0."""
 
     @property
     def weight(self) -> float:
         """Share of all looks at the image in the patient's decision."""
         return sum(look.weight for look in self.looks)
+
+    @property
+    def speaking(self) -> tuple[Look, ...]:
+        """The looks that have a say in the decision."""
+        return self.looks[1:] or self.looks
 
     @property
     def square(self) -> Square:

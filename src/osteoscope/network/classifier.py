@@ -102,6 +102,10 @@ class PlaneEncoder(nn.Module):
         lesions = self.lesion(maps, taps[0])
         return PlaneReading(scores=self.gate(vectors), vectors=vectors, maps=maps, lesions=lesions)
 
+    def presence(self, vectors: Tensor) -> Tensor | None:
+        """Give the logit of each plane showing what matters, (planes,) from (planes, K); None where all weigh alike."""
+        return self.gate.logits(vectors) if isinstance(self.gate, PlaneGate) else None
+
 
 class LastTap(nn.Module):
     """The coarsest tap alone: what a DenseNet without multi-scale fusion reads."""

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 class PlaneGate(nn.Module):
-    """A score for each plane: gated attention (Ilse et al., ICML 2018, equation 9)."""
+    """A score for each plane: gated attention (Ilse et al., ICML 2018, equation 9), as the logarithm of a likelihood.
+
+    So a plane weighs as much as it is likely to show what matters. Where lesions are annotated it is taught just that:
+    whether the plane shows a lesion. Planes that surely do weigh alike, however sure.
+    """
 
     def __init__(self, width: int, hidden: int = 64) -> None:
         super().__init__()
@@ -23,9 +27,14 @@ class PlaneGate(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Score vectors of (planes, width): (planes,)."""
-        scored: Tensor = self.score(torch.tanh(self.content(vectors)) * torch.sigmoid(self.gate(vectors)))
-        return scored.squeeze(-1)
+        """Score vectors of (planes, width): (planes,), 0 at most."""
+        # Written out, since not every engine knows the logarithm of the sigmoid: -log(1 + exp(-x)), without overflow.
+        return -nn.functional.softplus(-self.logits(vectors))
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        """Give the logit of the likelihood whose logarithm is the score: (planes,)."""
+        logits: Tensor = self.score(torch.tanh(self.content(vectors)) * torch.sigmoid(self.gate(vectors)))
+        return logits.squeeze(-1)
 
 
 class EqualGate(nn.Module):

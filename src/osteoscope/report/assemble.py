@@ -157,7 +157,7 @@ def evidence_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     """
     looks_again = "lesion" in metrics["localisation"]
     notes = list(_measured_on(roi=metrics["roi"], looks_again=looks_again))
-    read = "looks" if looks_again else "images"
+    read = "deciding looks" if looks_again else "images"
     through = metrics.get("evidence_through_weights", {})
     if through.get("patients"):
         low, high = through["quartiles"]
@@ -180,14 +180,17 @@ def _measured_on(*, roi: str, looks_again: bool) -> Iterator[str]:
         )
         return
     yield (
-        "All maps were measured on the whole image, as the first look read it. Evidence is that of all looks, added up "
-        "by area. Where the network finds a lesion is told by the first look, whatever the class, and was learnt from "
-        "annotated lesions of other patients: it is no evidence for one."
+        "All maps were measured on the whole image, as the first look read it. Evidence is that of the looks that "
+        "decide, added up by area: those at the regions, or the first one where there is no region. Where the network "
+        "finds a lesion is told by the first look, whatever the class, and was learnt from annotated lesions of other "
+        "patients: it is no evidence for one."
     )
     yield (
-        "The network looks again where it finds a lesion. Why it looks there, the evidence does not say."
+        "The network looks again where it finds a lesion, and evidence lies there alone. Why it looks there, the "
+        "evidence does not say."
         if roi == "none"
-        else "The second look went where a person had marked the lesion, so the evidence profits from that mark."
+        else "The second look went where a person had marked the lesion, and evidence lies there alone: its figures "
+        "profit from that mark."
     )
 
 

@@ -232,12 +232,12 @@ class CaseImageContent:
     gets from the image, in logits, is the mean over that square.
     """
     weight: float
-    """Share of this image in the patient's pooled decision, 0..1."""
+    """Share of this image in the patient's pooled decision, 0..1; that of its regions alone where there are any."""
     lesions: tuple[Lesion, ...] = ()
     square: Square | None = None
     """What was read of the image; None where there is nothing to show, since all of it was."""
     found: tuple[Square, ...] = ()
-    """The regions that the network looked at again; they may reach beyond the image."""
+    """The regions that the network looked at again and that spoke for the image; they may reach beyond it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from osteoscope.training.planes import NO_REGION
+from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 ERASED_SIDES = (0.1, 0.35)
 # Depth of a collimated border, as a share of the plane's side.
 BORDER_DEPTHS = (0.03, 0.15)
-# Side of a region that shows no more of a lesion than chance will have it, as a share of the first look's side.
-ELSEWHERE_SIDES = (0.25, 0.6)
 
 
 class Kind(IntEnum):
@@ -40,7 +38,7 @@ class Kind(IntEnum):
     REGION = 1
     """The square round the lesion, off by as much as a found one may be."""
     ELSEWHERE = 2
-    """A region as a network may find it that is wrong."""
+    """A square as a network may find it that is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,33 +51,46 @@ class Looks:
     """Places of the canvases that are read."""
     kinds: Tensor
     """`Kind` of each."""
+    speak: Tensor
+    """Whether it has a say in the class: the region has where there is one, and then nothing else."""
 
 
 def draw_looks(
     images: Sequence[int], store: PlaneStore, settings: AugmentationConfig, rng: np.random.Generator
 ) -> Looks:
-    """Draw the looks at some images: the first one, one at the lesion's region, or both.
+    """Draw the looks at some images: at the lesion's region, and beside it at the whole and at another part.
 
     Parameters
     ----------
     images
         Places in the store, in the order in which their looks are given.
     store
-        Of the images; one without a region gets a first look.
+        Of the images; one without a region gets a first look, and this speaks.
     settings
         How often what is drawn.
     rng
         Advanced by the same amount whatever is drawn.
     """
-    drawn: list[tuple[int, int, Kind]] = []
-    for image, (which, wrong) in zip(images, rng.random((len(images), 2)), strict=True):
+    drawn: list[tuple[int, int, Kind, bool]] = []
+    shares, others = rng.random((len(images), 3)), rng.integers(SQUARES_ELSEWHERE, size=len(images))
+    for image, (lost, whole, beside), other in zip(images, shares, others, strict=True):
         region = int(store.regions[image])
-        if region == NO_REGION or which < 1 - settings.only_region:
-            drawn.append((image, image, Kind.FIRST))
-        if region != NO_REGION and which >= settings.only_first:
-            drawn.append((image, image, Kind.ELSEWHERE) if wrong < settings.elsewhere else (image, region, Kind.REGION))
-    places, canvases, kinds = zip(*drawn, strict=True)
-    return Looks(images=torch.tensor(places), canvases=torch.tensor(canvases), kinds=torch.tensor(kinds))
+        if region == NO_REGION or lost < settings.unfound:
+            drawn.append((image, image, Kind.FIRST, True))
+            continue
+        if whole < settings.first:
+            drawn.append((image, image, Kind.FIRST, False))
+        drawn.append((image, region, Kind.REGION, True))
+        elsewhere = int(store.elsewhere[image, other])
+        if elsewhere != NO_REGION and beside < settings.elsewhere:
+            drawn.append((image, elsewhere, Kind.ELSEWHERE, False))
+    places, canvases, kinds, speak = zip(*drawn, strict=True)
+    return Looks(
+        images=torch.tensor(places),
+        canvases=torch.tensor(canvases),
+        kinds=torch.tensor(kinds),
+        speak=torch.tensor(speak),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,15 +164,9 @@ def draw_changes(
 
 def _place(kinds: Tensor, zoom: Tensor, shift: Tensor, settings: AugmentationConfig) -> tuple[Tensor, Tensor]:
     """Turn draws in -1..1 into sides (planes,) and shifts (planes, 2), in units of the half side of what is read."""
-    region, elsewhere = kinds == Kind.REGION, kinds == Kind.ELSEWHERE
-    scale = torch.where(region, settings.region_scale, settings.scale)
-    sides = torch.exp(zoom * torch.log1p(scale))
-    reach = 2 * torch.where(region, settings.region_shift, settings.shift)
-    low, high = ELSEWHERE_SIDES
-    sides = torch.where(elsewhere, low + (high - low) * (zoom + 1) / 2, sides)
-    # Wholly within what the first look reads, but for corners that a turn takes out of it.
-    reach = torch.where(elsewhere, 1 - sides, reach)
-    return sides, shift * reach[:, None]
+    first = kinds == Kind.FIRST
+    sides = torch.exp(zoom * torch.log1p(torch.where(first, settings.scale, settings.region_scale)))
+    return sides, shift * 2 * torch.where(first, settings.shift, settings.region_shift)[:, None]
 
 
 def _draw_rectangles(draws: Tensor, size: int, share: float) -> Tensor:
@@ -227,6 +232,10 @@ class Seen:
     """Whether the lesion is annotated."""
     images: Tensor
     """Places in the store, on the CPU."""
+    kinds: Tensor
+    """`Kind` of each, on the CPU."""
+    speak: Tensor
+    """As in `Looks`, on the CPU."""
 
 
 def see(
@@ -248,6 +257,8 @@ def see(
         lesions=lesions,
         marked=store.marked[looks.images].to(device),
         images=looks.images,
+        kinds=looks.kinds,
+        speak=looks.speak,
     )
 
 

@@ -19,18 +19,17 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn import functional
 
-from osteoscope.cohort.covariates import SITE_SEPARATOR, split_sites
-from osteoscope.cohort.table import KIND_SEPARATOR, NORMAL
+from osteoscope.cohort.table import NORMAL
 from osteoscope.errors import RunError
 from osteoscope.network.classifier import PlaneEncoder
 from osteoscope.storage import cache_folder, sha256_of_file, sha256_of_text, storage_error, write_json
 from osteoscope.training.augment import see
 from osteoscope.training.checkpoint import remove_checkpoints, save_weights
 from osteoscope.training.epochs import Descent, learning_rate, run_epochs
-from osteoscope.training.lesion_loss import lesion_loss
-from osteoscope.training.planes import load_images
+from osteoscope.training.lesion_loss import lesion_loss, presence_loss
+from osteoscope.training.planes import NO_REGION
+from osteoscope.training.questions import QuestionHeads, load_lessons, question_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,20 +40,16 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.table import Auxiliary
     from osteoscope.config import Config
-    from osteoscope.training.augment import Seen
     from osteoscope.training.device import Device
+    from osteoscope.training.questions import Answers, QuestionLogits
     from osteoscope.training.weights import Start
 
-VERSION = 1
+VERSION = 2
 """Of what is learnt and how: another version learns anew."""
 
-FEWEST = 8
-"""A kind, site or view with fewer images than this is not asked for."""
-
 _WEIGHTS = "weights.safetensors"
+_QUESTIONS = "questions.safetensors"
 _LEARNT = "learnt.json"
-_SMOOTHING = 0.05
-_SITE_WEIGHT, _VIEW_WEIGHT = 2.0, 0.2
 _LARGEST_GRADIENT = 5.0
 _CHECKPOINT_EVERY = 5
 
@@ -86,24 +81,13 @@ class Learnt:
         """Give an encoder of the same network what was learnt."""
         encoder.load_state_dict(load_file(self.folder / _WEIGHTS))
 
+    def teach_questions(self, heads: QuestionHeads) -> None:
+        """Give the answers to the same images' questions what was learnt."""
+        heads.load_state_dict(load_file(self.folder / _QUESTIONS))
+
     def to_json(self) -> dict[str, Any]:
         """Give all but the folder and the history."""
         return {name: value for name, value in asdict(self).items() if name not in {"folder", "history"}}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Answers:
-    """What is known of each image, by the names that are asked for; -1 where it is not known."""
-
-    kind_names: tuple[str, ...]
-    site_names: tuple[str, ...]
-    view_names: tuple[str, ...]
-    kinds: Tensor
-    """(images,)."""
-    sites: Tensor
-    """(images, sites) 0 or 1; NaN where the site is not known."""
-    views: Tensor
-    """(images,)."""
 
 
 def teachers(auxiliaries: Iterable[Auxiliary], *, twins: Iterable[str], needs_lesion: bool) -> list[Auxiliary]:
@@ -220,10 +204,14 @@ def _known(folder: Path, fingerprint: str) -> Learnt | None:
     """Read what was learnt; None where it is not whole."""
     try:
         content = json.loads((folder / _LEARNT).read_text(encoding="utf-8"))
-        whole = content.pop("sha256") == sha256_of_file(folder / _WEIGHTS) and content["fingerprint"] == fingerprint
+        whole = content.pop("sha256") == _hashes(folder) and content["fingerprint"] == fingerprint
         return Learnt(folder=folder, **content) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {name: sha256_of_file(folder / name) for name in (_WEIGHTS, _QUESTIONS)}
 
 
 def _learn(
@@ -240,6 +228,7 @@ def _learn(
     )
     average: _AuxiliaryNetwork = learner.descent.average.module  # type: ignore[assignment]
     save_weights(average.encoder, folder / _WEIGHTS)
+    save_weights(average.questions, folder / _QUESTIONS)
     learnt = Learnt(
         folder=folder,
         fingerprint=fingerprint,
@@ -251,7 +240,7 @@ def _learn(
         minutes=round(sum(record["seconds"] for record in history) / 60, 2),
         history=history,
     )
-    content = {**learnt.to_json(), "history": history, "sha256": sha256_of_file(folder / _WEIGHTS)}
+    content = {**learnt.to_json(), "history": history, "sha256": _hashes(folder)}
     write_json(folder / _LEARNT, content)
 
 
@@ -260,58 +249,28 @@ def _counted(names: Sequence[str], values: Iterable[str | None]) -> dict[str, in
     return {name: counts[name] for name in names}
 
 
-def _answers(images: Sequence[Auxiliary]) -> _Answers:
-    kinds = [_only(one.kind, KIND_SEPARATOR) for one in images]
-    views = [_only(one.image.view, SITE_SEPARATOR) for one in images]
-    sites = [set(split_sites(one.site)) for one in images]
-    kind_names, view_names = _frequent(kinds), _frequent(views)
-    site_names = _frequent(site for known in sites for site in known)
-    hot = torch.tensor([[float(name in known) if known else math.nan for name in site_names] for known in sites])
-    return _Answers(
-        kind_names=kind_names,
-        site_names=site_names,
-        view_names=view_names,
-        kinds=torch.tensor([kind_names.index(kind) if kind in kind_names else -1 for kind in kinds]),
-        sites=hot.reshape(len(images), len(site_names)),
-        views=torch.tensor([view_names.index(view) if view in view_names else -1 for view in views]),
-    )
-
-
-def _only(value: str | None, separator: str) -> str | None:
-    """Take a value that is not several."""
-    return None if value is None or separator in value else value
-
-
-def _frequent(values: Iterable[str | None]) -> tuple[str, ...]:
-    counts = Counter(value for value in values if value is not None)
-    return tuple(sorted(name for name, count in counts.items() if count >= FEWEST))
-
-
 class _AuxiliaryNetwork(nn.Module):
-    """The encoder of a tumour network, and a linear answer to each question."""
+    """The encoder of a tumour network, and the answers to the questions."""
 
-    def __init__(self, config: Config, answers: _Answers) -> None:
+    def __init__(self, config: Config, answers: Answers) -> None:
         super().__init__()
         self.encoder = PlaneEncoder(config.network, in_channels=1)
-        channels = self.encoder.map_channels
-        # A question that has no answers still has a head, of one output that nothing asks.
-        self.kind = nn.Linear(channels, max(1, len(answers.kind_names)))
-        self.site = nn.Linear(channels, max(1, len(answers.site_names)))
-        self.view = nn.Linear(channels, max(1, len(answers.view_names)))
+        self.questions = QuestionHeads(self.encoder.map_channels, answers)
 
-    def forward(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, planes: Tensor) -> tuple[QuestionLogits, Tensor, Tensor | None]:
         reading = self.encoder(planes)
-        return self.kind(reading.vectors), self.site(reading.vectors), self.view(reading.vectors), reading.lesions
+        return self.questions(reading.vectors), reading.lesions, self.encoder.presence(reading.vectors)
 
 
 class _Learner:
     """The network on its way down, the images and what is known of them."""
 
     def __init__(self, images: Sequence[Auxiliary], config: Config, start: Start | None, fabric: Fabric) -> None:
-        self._store = load_images([one.image for one in images], config.preparation).on(fabric.device)
-        self.answers = _answers(images)
+        lessons = load_lessons(images, config.preparation)
+        self._store, self.answers = lessons.store.on(fabric.device), lessons.answers
         self._settings = settings = config.auxiliary
-        self.epochs = max(1, round(settings.looks / len(images)))
+        per_image = torch.where(lessons.store.regions == NO_REGION, 1.0, settings.augmentation.looks_per_image)
+        self.epochs = max(1, round(settings.looks / float(per_image.sum())))
         torch.manual_seed(settings.seed)
         network = _AuxiliaryNetwork(config, self.answers)
         if start is not None:
@@ -330,7 +289,9 @@ class _Learner:
         for place, batch in enumerate(np.array_split(rng.permutation(images), steps)):
             rate = learning_rate(number * steps + place, self.epochs * steps, settings.learning_rate)
             seen = see(batch.tolist(), self._store, settings.augmentation, rng=rng, generator=generator)
-            loss = self._loss(seen)
+            answers, lesions, presence = self.descent.wrapped(seen.planes)
+            loss = question_loss(answers, self.answers, seen)
+            loss = loss + lesion_loss(lesions.float(), seen.lesions, seen.marked) + presence_loss(presence, seen)
             self.descent.step(loss, rate, largest_gradient=_LARGEST_GRADIENT)
             losses.append(loss.detach())
         return {
@@ -338,28 +299,3 @@ class _Learner:
             "loss": float(torch.stack(losses).mean()),
             "seconds": round(time.perf_counter() - started, 3),
         }
-
-    def _loss(self, seen: Seen) -> Tensor:
-        kind, site, view, logits = self.descent.wrapped(seen.planes)
-        answers, asked, device = self.answers, seen.images, seen.planes.device
-        return (
-            _one_of(kind.float(), answers.kinds[asked].to(device))
-            + _SITE_WEIGHT * _all_of(site.float(), answers.sites[asked].to(device))
-            + _VIEW_WEIGHT * _one_of(view.float(), answers.views[asked].to(device))
-            + lesion_loss(logits.float(), seen.lesions, seen.marked)
-        )
-
-
-def _one_of(logits: Tensor, answers: Tensor) -> Tensor:
-    """Cross-entropy over what is known, 0 where nothing is."""
-    if not bool((answers >= 0).any()):
-        return logits.sum() * 0.0
-    return functional.cross_entropy(logits, answers, ignore_index=-1, label_smoothing=_SMOOTHING)
-
-
-def _all_of(logits: Tensor, answers: Tensor) -> Tensor:
-    """Binary cross-entropy over what is known, 0 where nothing is."""
-    known = ~answers.isnan()
-    if not bool(known.any()):
-        return logits.sum() * 0.0
-    return functional.binary_cross_entropy_with_logits(logits[known], answers[known])

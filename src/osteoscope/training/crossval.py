@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from osteoscope.cohort.table import Case
     from osteoscope.config import Config
     from osteoscope.training.planes import CaseStore
+    from osteoscope.training.rehearsal import Rehearsal
     from osteoscope.training.weights import Start
 
 FOLDS_FOLDER = "folds"
@@ -100,6 +101,7 @@ def run_folds(
     config: Config,
     *,
     start: Start | None,
+    rehearsal: Rehearsal | None = None,
     folder: Path,
     fabric: Fabric,
     watcher: RunWatcher,
@@ -116,6 +118,8 @@ def run_folds(
         All settings.
     start
         What every fold's network starts from; None starts each from random weights.
+    rehearsal
+        What every fold learns from beside its cases; None where nothing is.
     folder
         The run's folder.
     fabric
@@ -138,7 +142,7 @@ def run_folds(
             store = store or load_cases(cases, config.preparation)
             tested = folds.test_patients(repeat, fold)
             part = _Part(number=number, repeat=repeat, fold=fold, tested=frozenset(tested), folder=fold_folder)
-            _do_fold(part, cases, store, config, start=start, fabric=fabric, watcher=watcher)
+            _do_fold(part, cases, store, config, start=start, rehearsal=rehearsal, fabric=fabric, watcher=watcher)
         # A kill may have come between a fold's outcome and the removal of its checkpoints.
         remove_checkpoints(fold_folder)
         outcomes.append(read_outcome(fold_folder))
@@ -214,6 +218,7 @@ def _do_fold(
     config: Config,
     *,
     start: Start | None,
+    rehearsal: Rehearsal | None,
     fabric: Fabric,
     watcher: RunWatcher,
 ) -> None:
@@ -237,6 +242,7 @@ def _do_fold(
         classes=classes,
         settings=config.training,
         stream=stream,
+        rehearsal=rehearsal,
     )
     history = fit(network, plan, fabric=fabric, folder=part.folder, watcher=watcher.epoch_done)
     watcher.stage("exporting, and judging the patients left out")
@@ -253,7 +259,7 @@ def _do_fold(
     differences = [
         _difference(network, read_planes(images, said.prediction), member.covariates(case))
         for case, images, said in zip(testing, prepared, explained, strict=True)
-        if len(said.evidence) > 1
+        if sum(len(image.speaking) for image in said.prediction.images) > 1
     ]
     _write_outcome(part, explained, history, asdict(parity), encoder, differences)
 

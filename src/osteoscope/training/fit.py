@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
+from torch import nn
 from torch.nn import functional
 
 from osteoscope.training.augment import see
 from osteoscope.training.epochs import Descent, learning_rate, run_epochs
-from osteoscope.training.lesion_loss import lesion_loss
+from osteoscope.training.lesion_loss import lesion_loss, presence_loss
+from osteoscope.training.questions import QuestionLogits, question_loss
+from osteoscope.training.rehearsal import beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
     from osteoscope.network.classifier import TumourNetwork
     from osteoscope.training.augment import Seen
     from osteoscope.training.planes import CaseStore, PlaneStore
+    from osteoscope.training.questions import QuestionHeads
+    from osteoscope.training.rehearsal import Rehearsal
+
+
+QUESTION_WEIGHT = 0.5
+"""Of what auxiliary images are asked in a rehearsal, beside the loss of the classes."""
 
 
 class EpochWatcher(Protocol):
@@ -50,6 +59,8 @@ class FitPlan:
     settings: TrainingConfig
     stream: tuple[int, ...]
     """What the random numbers are seeded from: the run's seed and the fold."""
+    rehearsal: Rehearsal | None = None
+    """What is learnt from beside the cases; None where nothing is."""
     checkpoint_every: int = 5
     """Epochs between two checkpoints."""
 
@@ -57,9 +68,43 @@ class FitPlan:
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
     seen: Seen
+    """Looks at cases, and behind them those at auxiliary images."""
+    rehearsed: Seen | None
+    """The latter by themselves."""
     membership: Tensor
+    """(patients, planes), True where a look at a patient has a say in the class."""
     labels: Tensor
+    """(patients,)."""
     covariates: Tensor | None
+
+
+class _Read(NamedTuple):
+    logits: Tensor
+    """(patients, classes)."""
+    lesions: Tensor
+    """(planes, h, w)."""
+    presence: Tensor | None
+    """(planes,), the logit of each showing a lesion."""
+    answers: QuestionLogits | None
+    """Of all planes."""
+
+
+class _Pupil(nn.Module):
+    """A tumour network, and its answers to what auxiliary images are asked."""
+
+    def __init__(self, network: TumourNetwork, questions: QuestionHeads | None) -> None:
+        super().__init__()
+        self.network = network
+        self.questions = questions
+
+    def forward(self, planes: Tensor, membership: Tensor, covariates: Tensor | None) -> _Read:
+        reading = self.network.encoder(planes)
+        return _Read(
+            logits=self.network.head(reading.scores, reading.vectors, membership, covariates).logits,
+            lesions=reading.lesions,
+            presence=self.network.encoder.presence(reading.vectors),
+            answers=None if self.questions is None else self.questions(reading.vectors),
+        )
 
 
 def fit(
@@ -69,8 +114,10 @@ def fit(
 
     The loss is cross-entropy with logit adjustment (Menon et al., ICLR 2021): the logarithm of each class's share of
     the training patients is added to the logits, so that what the network learns is free of the class prior, and a
-    rare class is not drowned. Where lesions are annotated, map A also learns where they are (`lesion_loss`). No
-    patient outside of `plan.cases` is looked at; nothing is selected by results.
+    rare class is not drowned. Where lesions are annotated, the class is learnt from their regions alone; from whole
+    images the network learns where they are (`lesion_loss`), and from other parts of them what is none
+    (`presence_loss`). With a rehearsal, auxiliary images lie beside the cases in every step and are asked what they
+    were asked before. No labelled patient outside of `plan.cases` is looked at; nothing is selected by results.
 
     Parameters
     ----------
@@ -107,7 +154,8 @@ def fit(
             epoch=done, epochs=epochs, loss=record["loss"], training_auc=record["training_auc"]
         ),
     )
-    network.load_state_dict(fitter.descent.average.module.state_dict())
+    learnt: _Pupil = fitter.descent.average.module  # type: ignore[assignment]
+    network.load_state_dict(learnt.network.state_dict())
     return history
 
 
@@ -116,8 +164,10 @@ class _Fitter:
 
     def __init__(self, network: TumourNetwork, plan: FitPlan, fabric: Fabric) -> None:
         self._plan = plan
-        self.descent = Descent(network, plan.settings, fabric)
         self._planes = plan.store.planes.on(fabric.device)
+        self._rehearsal = None if plan.rehearsal is None else plan.rehearsal.on(fabric.device)
+        questions = None if plan.rehearsal is None else plan.rehearsal.heads(network.encoder.map_channels)
+        self.descent = Descent(_Pupil(network, questions), plan.settings, fabric)
         self._log_prior = _log_prior(plan).to(fabric.device)
 
     def epoch(self, number: int) -> dict[str, Any]:
@@ -126,10 +176,11 @@ class _Fitter:
         plan, settings = self._plan, self._plan.settings
         steps = math.ceil(len(plan.cases) / settings.batch_size)
         self.descent.wrapped.train()
+        seeds = _seeds(plan, number)
         # Dropout draws from torch's own generator.
-        torch.manual_seed(_seeds(plan, number)[2])
+        torch.manual_seed(seeds.dropout)
         losses, logits, labels, in_network = [], [], [], 0.0
-        for place, batch in enumerate(_batches(plan, self._planes, number, steps)):
+        for place, batch in enumerate(_batches(plan, self._planes, self._rehearsal, seeds, steps)):
             entered = time.perf_counter()
             rate = learning_rate(number * steps + place, settings.epochs * steps, settings.learning_rate)
             loss, batch_logits = self._step(batch, rate)
@@ -148,12 +199,16 @@ class _Fitter:
 
     def _step(self, batch: _Batch, rate: float) -> tuple[Tensor, Tensor]:
         """Learn from one batch: its loss, and its logits of (patients, classes)."""
-        settings = self._plan.settings
-        read = self.descent.wrapped(batch.seen.planes, batch.membership, batch.covariates)
+        settings, seen = self._plan.settings, batch.seen
+        read: _Read = self.descent.wrapped(seen.planes, batch.membership, batch.covariates)
         logits = read.logits.float()
-        loss = functional.cross_entropy(
+        found = lesion_loss(read.lesions.float(), seen.lesions, seen.marked) + presence_loss(read.presence, seen)
+        loss = settings.lesion_weight * found + functional.cross_entropy(
             logits + self._log_prior, batch.labels, label_smoothing=settings.label_smoothing
-        ) + settings.lesion_weight * lesion_loss(read.lesions.float(), batch.seen.lesions, batch.seen.marked)
+        )
+        if self._rehearsal is not None and batch.rehearsed is not None and read.answers is not None:
+            answers = QuestionLogits(*(each[-len(batch.rehearsed.images) :] for each in read.answers))
+            loss = loss + QUESTION_WEIGHT * question_loss(answers, self._rehearsal.lessons.answers, batch.rehearsed)
         self.descent.step(loss, rate)
         return loss.detach(), logits.detach()
 
@@ -164,28 +219,44 @@ def _log_prior(plan: FitPlan) -> Tensor:
     return torch.log(counts / counts.sum())
 
 
-def _seeds(plan: FitPlan, epoch: int) -> tuple[int, int, int]:
-    """Derive an epoch's seeds, so that it draws the same whenever it is run: order, changes, dropout."""
-    order, changes, dropout = np.random.SeedSequence([*plan.stream, epoch]).generate_state(3).tolist()
-    return order, changes, dropout
+class _Seeds(NamedTuple):
+    order: int
+    changes: int
+    dropout: int
+    rehearsed: int
+    rehearsed_changes: int
 
 
-def _batches(plan: FitPlan, planes: PlaneStore, epoch: int, steps: int) -> Iterator[_Batch]:
+def _seeds(plan: FitPlan, epoch: int) -> _Seeds:
+    """Derive an epoch's seeds, so that it draws the same whenever it is run."""
+    return _Seeds(*np.random.SeedSequence([*plan.stream, epoch]).generate_state(len(_Seeds._fields)).tolist())
+
+
+def _batches(
+    plan: FitPlan, planes: PlaneStore, rehearsal: Rehearsal | None, seeds: _Seeds, steps: int
+) -> Iterator[_Batch]:
     """Draw the batches of an epoch: every training case once, a few of its images, each looked at and changed anew."""
-    order_seed, change_seed, _ = _seeds(plan, epoch)
-    rng = np.random.default_rng(order_seed)
-    generator = torch.Generator().manual_seed(change_seed)
+    rng, generator = np.random.default_rng(seeds.order), torch.Generator().manual_seed(seeds.changes)
+    others = np.random.default_rng(seeds.rehearsed), torch.Generator().manual_seed(seeds.rehearsed_changes)
     settings, device = plan.settings, planes.canvases.device
     for cases in np.array_split(rng.permutation(plan.cases), steps):
         chosen = [_some(plan.store.images[case].numpy(), settings.views_per_patient, rng) for case in cases]
         owner_of = dict(
             zip(np.concatenate(chosen), np.repeat(np.arange(len(cases)), list(map(len, chosen))), strict=True)
         )
-        seen = see(np.concatenate(chosen).tolist(), planes, settings.augmentation, rng=rng, generator=generator)
+        images = np.concatenate(chosen).tolist()
+        seen = see(images, planes, settings.augmentation, rng=rng, generator=generator)
         owners = torch.tensor([owner_of[image] for image in seen.images.tolist()])
+        membership = (owners[None, :] == torch.arange(len(cases))[:, None]) & seen.speak
+        rehearsed = None
+        if rehearsal is not None:
+            rehearsed = rehearsal.see(len(images), rng=others[0], generator=others[1])
+            seen = beside(seen, rehearsed)
+            membership = functional.pad(membership, (0, len(rehearsed.images)))
         yield _Batch(
             seen=seen,
-            membership=(owners[None, :] == torch.arange(len(cases))[:, None]).to(device),
+            rehearsed=rehearsed,
+            membership=membership.to(device),
             labels=plan.store.labels[cases].to(device),
             covariates=None if plan.covariates is None else plan.covariates[cases].to(device),
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from osteoscope.imaging.prepare import lesion_on_plane, outline_mask, resample, square_to_read
+from osteoscope.imaging.prepare import Square, lesion_on_plane, outline_mask, resample, square_to_read
 from osteoscope.inference.predict import read_pixels
 
 if TYPE_CHECKING:
@@ -19,13 +19,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from osteoscope.cohort.table import Case, CaseImage
-    from osteoscope.config import PreparationConfig
-    from osteoscope.imaging.prepare import Square
+    from osteoscope.config import PreparationConfig, RegionOfInterest
+    from osteoscope.imaging.prepare import Lesion
 
 # A canvas shows this much more than a plane does, so that a turned or shifted plane still shows real pixels.
 CANVAS_SCALE = 1.5
 
 NO_REGION = -1
+
+SQUARES_ELSEWHERE = 6
+"""Squares without the lesion that are kept of each image; drawn once, and shifted and scaled when looked at."""
+
+# A square without the lesion holds no more of its box than this; what still shows of it is seen on the mask.
+_LARGEST_OVERLAP = 0.1
+# Its side, beside that of the lesion's square, differs by up to this in its logarithm.
+_SIDES_ELSEWHERE = 0.4
+# The standard deviation of its pixels is at least this share of the image's.
+_LEAST_SPREAD = 0.2
+_TRIALS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +44,8 @@ class PlaneStore:
     """All that is read of some images.
 
     Canvas ``i`` shows what the first look at image ``i`` reads, and half as much again; where a lesion is annotated
-    and there is to be a second look, a further canvas shows the lesion's square so, cut from the image as it is.
+    and there is to be a second look, further canvases show so, cut from the image as it is, the lesion's square, and
+    squares as large without the lesion.
     """
 
     canvases: Tensor
@@ -44,6 +56,8 @@ class PlaneStore:
     """(images,) bool: whether a lesion is annotated."""
     regions: Tensor
     """(images,) the place of the lesion's canvas, or `NO_REGION`."""
+    elsewhere: Tensor
+    """(images, `SQUARES_ELSEWHERE`) the places of canvases without the lesion, or `NO_REGION` where there are fewer."""
     size: int
     """Rows and columns of the planes that are cut from the canvases."""
 
@@ -85,15 +99,17 @@ def load_images(images: Sequence[CaseImage], preparation: PreparationConfig) -> 
     """Decode and prepare images, each once; errors are those of `load_cases`."""
     with ThreadPoolExecutor() as pool:
         prepared = list(pool.map(lambda image: _canvases(image, preparation), images))
-    firsts = [canvases[0] for canvases in prepared]
-    seconds = [canvases[1] for canvases in prepared if len(canvases) > 1]
-    pixels, lesions = zip(*(*firsts, *seconds), strict=True)
-    has_second = np.array([len(canvases) > 1 for canvases in prepared])
+    places, canvases = _Places(len(images)), [of_image.first for of_image in prepared]
+    for place, of_image in enumerate(prepared):
+        places.note(place, of_image, len(canvases))
+        canvases.extend([*of_image.region, *of_image.elsewhere])
+    pixels, lesions = zip(*canvases, strict=True)
     return PlaneStore(
         canvases=torch.from_numpy(np.stack(pixels)[:, None]),
         lesions=torch.from_numpy(np.stack(lesions)[:, None]),
         marked=torch.tensor([bool(image.lesions) for image in images]),
-        regions=torch.from_numpy(np.where(has_second, len(images) + np.cumsum(has_second) - 1, NO_REGION)),
+        regions=torch.from_numpy(places.regions),
+        elsewhere=torch.from_numpy(places.elsewhere),
         size=preparation.size,
     )
 
@@ -106,15 +122,86 @@ def canvas_size(size: int) -> int:
 _Canvas = tuple["NDArray[np.float16]", "NDArray[np.uint8]"]
 
 
-def _canvases(image: CaseImage, preparation: PreparationConfig) -> list[_Canvas]:
-    """Prepare one image: what the first look reads, and the lesion's square if there is to be a second one."""
+@dataclass(frozen=True, kw_only=True)
+class _OfImage:
+    first: _Canvas
+    region: list[_Canvas]
+    """One or none."""
+    elsewhere: list[_Canvas]
+
+
+class _Places:
+    """Where the canvases of each image will stand behind those of the first looks."""
+
+    def __init__(self, images: int) -> None:
+        self.regions = np.full(images, NO_REGION)
+        self.elsewhere = np.full((images, SQUARES_ELSEWHERE), NO_REGION)
+
+    def note(self, image: int, prepared: _OfImage, behind: int) -> None:
+        if prepared.region:
+            self.regions[image] = behind
+            self.elsewhere[image, : len(prepared.elsewhere)] = behind + 1 + np.arange(len(prepared.elsewhere))
+
+
+def _canvases(image: CaseImage, preparation: PreparationConfig) -> _OfImage:
+    """Prepare one image: what the first look reads, and for a second one the lesion's square and others."""
     pixels = read_pixels(image)
     shape = (pixels.shape[0], pixels.shape[1])
-    rois = [preparation.roi]
-    if preparation.second_look and image.lesions:
-        rois.append("outline")
-    squares = [square_to_read(shape, image.lesions, roi=roi, margin=preparation.margin) for roi in rois]
-    return [_canvas(pixels, square, image, preparation.size) for square in squares]
+
+    def canvas(square: Square) -> _Canvas:
+        return _canvas(pixels, square, image, preparation.size)
+
+    def lesion_square(roi: RegionOfInterest) -> Square:
+        return square_to_read(shape, image.lesions, roi=roi, margin=preparation.margin)
+
+    first = canvas(lesion_square(preparation.roi))
+    if not (preparation.second_look and image.lesions):
+        return _OfImage(first=first, region=[], elsewhere=[])
+    region = lesion_square("outline")
+    # From the pixels, so that an image has the same squares in every fold and run.
+    rng = np.random.default_rng(int(image.pixel_sha256[:16], 16))
+    squares = squares_elsewhere(pixels, image.lesions, region, rng)
+    return _OfImage(first=first, region=[canvas(region)], elsewhere=[canvas(square) for square in squares])
+
+
+def squares_elsewhere(
+    pixels: NDArray[np.float32], lesions: Sequence[Lesion], region: Square, rng: np.random.Generator
+) -> list[Square]:
+    """Draw squares about as large as the lesion's that show other parts of the image.
+
+    Parameters
+    ----------
+    pixels
+        (rows, columns) of the image.
+    lesions
+        One or more; a square holds next to nothing of the box round all of them.
+    region
+        The lesion's square.
+    rng
+        Decides on the places and sides.
+
+    Returns
+    -------
+    At most `SQUARES_ELSEWHERE`, each with at least two thirds of its sides in the image, and none of a part that is
+    nearly even, as what surrounds the patient is; none round a lesion that leaves no room.
+    """
+    corners = np.array([lesion.bounds("outline") for lesion in lesions])
+    left, top = corners[:, :2].min(axis=0).tolist()
+    right, bottom = corners[:, 2:].max(axis=0).tolist()
+    found: list[Square] = []
+    spread = pixels.std()
+    for _ in range(_TRIALS):
+        side = region.side * float(np.exp(rng.uniform(-_SIDES_ELSEWHERE, _SIDES_ELSEWHERE)))
+        side = min(side, *pixels.shape)
+        y, x = (float(rng.uniform(-side / 3, extent - side * 2 / 3)) for extent in pixels.shape)
+        wide, high = min(right, x + side) - max(left, x), min(bottom, y + side) - max(top, y)
+        shown = pixels[max(0, round(y)) : round(y + side), max(0, round(x)) : round(x + side)]
+        apart = max(wide, 0) * max(high, 0) <= _LARGEST_OVERLAP * (right - left) * (bottom - top)
+        if apart and shown.size and shown.std() >= _LEAST_SPREAD * spread:
+            found.append(Square(left=x, top=y, side=side))
+        if len(found) == SQUARES_ELSEWHERE:
+            break
+    return found
 
 
 def _canvas(pixels: NDArray[np.float32], square: Square, image: CaseImage, size: int) -> _Canvas:

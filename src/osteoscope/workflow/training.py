@@ -169,6 +169,7 @@ def train(
     from osteoscope.training.auxiliary import learn
     from osteoscope.training.crossval import folds_are_done, run_folds
     from osteoscope.training.device import choose_device, deterministic
+    from osteoscope.training.rehearsal import rehearsal_of
     from osteoscope.training.run_folder import claim, finish, library_versions, locked
 
     cohort = read_cohort(cohort_folder, images=images)
@@ -201,6 +202,7 @@ def train(
         claim(output, identity)
         write_text(output / "config.toml", config.to_toml())
         write_json(output / "folds.json", disjoint)
+        rehearsal = None
         with deterministic(device.threads):
             # A run whose folds are done needs what was learnt no more, should the cache have been cleared.
             if teaching and not folds_are_done(output, folds):
@@ -214,8 +216,16 @@ def train(
                     start=start,
                 )
                 write_json(output / AUXILIARY_FACTS, learnt.to_json())
+                rehearsal = rehearsal_of(teaching, learnt, config)
             outcomes = run_folds(
-                cases, folds, config, start=start, folder=output, fabric=device.fabric(), watcher=watcher
+                cases,
+                folds,
+                config,
+                start=start,
+                rehearsal=rehearsal,
+                folder=output,
+                fabric=device.fabric(),
+                watcher=watcher,
             )
         study = _RunStudy(
             cohort=cohort,
