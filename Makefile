@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes that the tests are shared out to.
+WORKERS ?= 2
 
-.PHONY: demo test check slow format clean
+.PHONY: demo test check slow fuzz format clean
 
 # Rebuilt whenever what it is made from changes, so that it is never stale.
 $(STAMP): pyproject.toml constraints.txt
@@ -15,11 +17,17 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(if $(DATA),$(STAMP))
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh "$(DATA)" $(PRESET)
 
+# A file's tests stay together, since what they share is made once; each process keeps to one core.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# Mutated files for the readers, a quarter of a minute for each kind.
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	PYTHONPATH=tests $(BIN)/python fuzz/readers.py dicom scan picture zip --seconds 15
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

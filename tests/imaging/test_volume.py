@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from osteoscope.imaging.volume import Geometry, Planes, Source, Volume
+from osteoscope.imaging.volume import Geometry, PixelSpacing, Planes, Source, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,3 +65,53 @@ def test_a_geometry_is_never_invalid() -> None:
     for affine in (np.eye(3), np.full((4, 4), np.nan), singular):
         with pytest.raises(ValueError, match="invertible 4x4 affine"):
             Geometry(shape=(1, 4, 5), affine=affine)
+
+
+# Where the planes lie
+
+
+def geometry_of(columns: list[float], rows: list[float], planes: list[float]) -> Geometry:
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([columns, rows, planes]).T
+    return Geometry(shape=(3, 4, 5), affine=affine)
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "planes", "name"),
+    [
+        ([1, 0, 0], [0, 1, 0], [0, 0, 3], "axial"),
+        ([1, 0, 0], [0, 1, 0], [0, 0, -3], "axial"),
+        ([0, 1, 0], [0, 0, -1], [3, 0, 0], "sagittal"),
+        ([1, 0, 0], [0, 0, -1], [0, 3, 0], "coronal"),
+        ([1, 0, 0], [0, 0.8, -0.6], [0, 1.8, 2.4], "axial"),
+        ([1, 0, 0], [0, 0.7, -0.714], [0, 2.1, 2.1], "oblique"),
+    ],
+)
+def test_a_plane_is_named_after_the_axis_that_its_normal_is_nearest_to(
+    columns: list[float], rows: list[float], planes: list[float], name: str
+) -> None:
+    assert geometry_of(columns, rows, planes).plane_name == name
+
+
+def test_steps_normal_and_tilt_follow_from_the_affine() -> None:
+    # The step leans by 30 degrees: its height over the planes is 3, and 3 tan 30 along the rows.
+    geometry = geometry_of([0.5, 0, 0], [0, 0.25, 0], [3 * np.tan(np.radians(30)), 0, -3])
+    assert geometry.steps == pytest.approx((3 / np.cos(np.radians(30)), 0.25, 0.5))
+    assert geometry.normal is not None
+    np.testing.assert_allclose(geometry.normal, [0, 0, -1], atol=1e-12)
+    assert geometry.tilt == pytest.approx(30)
+
+
+def test_of_an_image_at_an_unknown_place_nothing_is_made_up() -> None:
+    spacing = PixelSpacing(row=0.3, column=0.2, kind="detector")
+    geometry = Geometry(shape=(1, 4, 5), affine=None, spacing=spacing, aspect=1.5)
+    assert (geometry.steps, geometry.normal, geometry.plane_name, geometry.tilt) == (None, None, None, None)
+    assert geometry.spacing == spacing
+
+
+@pytest.mark.parametrize("distance", [0, -1, np.nan, np.inf])
+def test_a_spacing_is_never_impossible(distance: float) -> None:
+    with pytest.raises(ValueError, match="above 0 mm"):
+        PixelSpacing(row=1, column=distance, kind="patient")
+    with pytest.raises(ValueError, match="height of a pixel"):
+        Geometry(shape=(1, 4, 5), affine=None, aspect=distance)

@@ -22,7 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
-from osteoscope.errors import ImageError
+from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 from osteoscope.imaging.volume import Geometry, Planes, Source, Volume
 from osteoscope.storage import sha256_of_file
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 LARGEST_PIXELS = 80_000_000
 """More pixels are refused from the header; the largest stitched long-leg radiographs have about half as many."""
+
+LARGEST_BYTES = 2**30
+"""A larger file is refused unread; the largest picture that is allowed has fewer bytes even uncompressed."""
 
 SMALLEST_SIDE = 32
 """A picture with fewer rows or columns shows nothing that could be told apart, and is refused."""
@@ -88,10 +91,10 @@ def read_picture(path: Path) -> Volume:
 
     Raises
     ------
-    ImageError
+    RefusedImageError
         If the file is missing, empty, unreadable, not such a picture, or holds several frames; if it has more than
-        `LARGEST_PIXELS` pixels, which is seen before anything is decoded, or a side below `SMALLEST_SIDE`. Pixels
-        that are truncated or damaged are found when the Volume is read.
+        `LARGEST_PIXELS` pixels, which is seen before anything is decoded, more than `LARGEST_BYTES`, or a side below
+        `SMALLEST_SIDE`. Pixels that are truncated or damaged are found when the Volume is read.
     """
     with _opened(path) as picture:
         rows, columns = _rows_and_columns(picture, path)
@@ -137,18 +140,25 @@ def is_blank(values: NDArray[np.floating]) -> bool:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[ImageFile]:
-    """Open a picture's header; whatever goes wrong, then or in the block, becomes an ImageError."""
+    """Open a picture's header; whatever goes wrong, then or in the block, becomes a RefusedImageError."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ImageError("expected a picture, found no regular file", path=path, remedy="name a picture")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            reason = "expected a picture, found no regular file"
+            raise RefusedImageError(RefusalCode.NOT_AN_IMAGE, reason, path=path, remedy="name a picture")
+        if status.st_size > LARGEST_BYTES:
+            reason = f"expected at most {LARGEST_BYTES} bytes, found {status.st_size}"
+            raise RefusedImageError(RefusalCode.TOO_LARGE, reason, path=path, remedy=_EXPORT_AGAIN)
         with path.open("rb") as stream, _opener(stream, path)(stream) as picture:
             yield picture
     except FileNotFoundError as error:
-        raise ImageError("the picture is missing", path=path, remedy="check the name and the folder") from error
+        remedy = "check the name and the folder"
+        raise RefusedImageError(RefusalCode.MISSING, "the picture is missing", path=path, remedy=remedy) from error
     except OSError as error:
         if error.errno is not None:
             reason = f"could not be read: {error.strerror}"
-            raise ImageError(reason, path=path, remedy="make the file readable, or copy it again") from error
+            remedy = "make the file readable, or copy it again"
+            raise RefusedImageError(RefusalCode.UNREADABLE, reason, path=path, remedy=remedy) from error
         raise _damaged(path, error) from error
     except _DECODER_FAULTS as error:
         raise _damaged(path, error) from error
@@ -159,16 +169,19 @@ def _opener(stream: BinaryIO, path: Path) -> type[ImageFile]:
     start = stream.read(8)
     stream.seek(0)
     if not start:
-        raise ImageError("expected a picture, found an empty file (0 bytes)", path=path, remedy="copy it again")
+        reason = "expected a picture, found an empty file (0 bytes)"
+        raise RefusedImageError(RefusalCode.EMPTY, reason, path=path, remedy="copy it again")
     for signature, opener in _OPENERS:
         if start.startswith(signature):
             return opener
-    raise ImageError("expected a JPEG, PNG, TIFF or BMP picture, found something else", path=path, remedy=_EXPORT_AGAIN)
+    reason = "expected a JPEG, PNG, TIFF or BMP picture, found something else"
+    raise RefusedImageError(RefusalCode.NOT_AN_IMAGE, reason, path=path, remedy=_EXPORT_AGAIN)
 
 
-def _damaged(path: Path, error: BaseException) -> ImageError:
+def _damaged(path: Path, error: BaseException) -> RefusedImageError:
     reason = f"cannot be decoded, for it is truncated, damaged or of an unknown kind: {error or type(error).__name__}"
-    return ImageError(reason, path=path, remedy="copy or export it again, or leave it out")
+    remedy = "copy or export it again, or leave it out"
+    return RefusedImageError(RefusalCode.DAMAGED, reason, path=path, remedy=remedy)
 
 
 def _rows_and_columns(picture: ImageFile, path: Path) -> tuple[int, int]:
@@ -176,15 +189,17 @@ def _rows_and_columns(picture: ImageFile, path: Path) -> tuple[int, int]:
     columns, rows = picture.size
     found = f"found {columns} x {rows}"
     if columns * rows > LARGEST_PIXELS:
-        most = f"expected at most {LARGEST_PIXELS // 10**6} million pixels"
-        raise ImageError(f"{most}, {found}", path=path, remedy="export it at a lower resolution")
+        reason = f"expected at most {LARGEST_PIXELS // 10**6} million pixels, {found}"
+        raise RefusedImageError(RefusalCode.TOO_LARGE, reason, path=path, remedy="export it at a lower resolution")
     if min(columns, rows) < SMALLEST_SIDE:
-        least = f"expected at least {SMALLEST_SIDE} rows and columns"
-        raise ImageError(f"{least}, {found}", path=path, remedy="export it at its full resolution, or leave it out")
+        reason = f"expected at least {SMALLEST_SIDE} rows and columns, {found}"
+        remedy = "export it at its full resolution, or leave it out"
+        raise RefusedImageError(RefusalCode.TOO_SMALL, reason, path=path, remedy=remedy)
     frames = getattr(picture, "n_frames", 1)
     if frames > 1:
         reason = f"expected one picture, found a file with {frames} frames"
-        raise ImageError(reason, path=path, remedy="save the frame that is meant as a picture of its own")
+        remedy = "save the frame that is meant as a picture of its own"
+        raise RefusedImageError(RefusalCode.SEVERAL_FRAMES, reason, path=path, remedy=remedy)
     # A TIFF's size is already that of the turned picture.
     turned = not isinstance(picture, TiffImageFile) and picture.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
     return (columns, rows) if turned else (rows, columns)
@@ -193,15 +208,17 @@ def _rows_and_columns(picture: ImageFile, path: Path) -> tuple[int, int]:
 def _read_planes(path: Path, sha256: str, planes: Sequence[int]) -> Planes:
     """Decode the one plane as often as it is asked for, after checking that the file is still the one opened."""
     try:
-        content = path.read_bytes()
+        found = sha256_of_file(path)
     except OSError as error:
         reason = f"could not be read any more: {error.strerror}"
-        raise ImageError(reason, path=path, remedy="leave the images in place until the command ends") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ImageError("the file has changed since it was opened", path=path, remedy="run the command again")
+        remedy = "leave the images in place until the command ends"
+        raise RefusedImageError(RefusalCode.CHANGED, reason, path=path, remedy=remedy) from error
+    if found != sha256:
+        reason = "the file has changed since it was opened"
+        raise RefusedImageError(RefusalCode.CHANGED, reason, path=path, remedy="run the command again")
     with _opened(path) as picture:
         values = _grey(picture, path)
-    return np.repeat(values[np.newaxis], len(planes), axis=0)
+    return values[np.newaxis] if len(planes) == 1 else np.repeat(values[np.newaxis], len(planes), axis=0)
 
 
 def _grey(picture: ImageFile, path: Path) -> NDArray[np.float32]:
@@ -210,17 +227,22 @@ def _grey(picture: ImageFile, path: Path) -> NDArray[np.float32]:
     if ";16" in layout and not picture.mode.startswith("I"):
         # Of deep colour and deep transparency the decoder would silently keep 8 bits.
         reason = "expected grey, or colour of 8 bits a channel, found colour or transparency of 16 bits a channel"
-        raise ImageError(reason, path=path, remedy="export it as a 16-bit grey PNG, which keeps its full depth")
+        remedy = "export it as a 16-bit grey PNG, which keeps its full depth"
+        raise RefusedImageError(RefusalCode.UNSUPPORTED_PIXELS, reason, path=path, remedy=remedy)
     white_is_zero = isinstance(picture, TiffImageFile) and picture.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode == "I" or upright.mode.startswith("I;16"):
-        values = _deep_values(upright, path, white=4095 if layout == "I;12" else 65535)
+    # In place here and below, since a copy of the largest picture would take a third of a gibibyte.
+    ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        values = _deep_values(picture, path, white=4095 if layout == "I;12" else 65535)
         # Pillow inverts the shallower modes itself, but not this one.
-        return np.float32(1) - values if white_is_zero else values
-    if upright.mode == "F":
+        return np.subtract(np.float32(1), values, out=values) if white_is_zero else values
+    if picture.mode == "F":
         reason = "expected whole numbers of 8 or 16 bits, found floating point, whose white is unknown"
-        raise ImageError(reason, path=path, remedy="export it as a 16-bit PNG")
-    return np.asarray(_eight_bit_grey(upright), dtype=np.float32) / np.float32(255)
+        remedy = "export it as a 16-bit PNG"
+        raise RefusedImageError(RefusalCode.UNSUPPORTED_PIXELS, reason, path=path, remedy=remedy)
+    values = np.asarray(_eight_bit_grey(picture)).astype(np.float32)
+    values /= np.float32(255)
+    return values
 
 
 def _stored_layout(picture: ImageFile) -> str:
@@ -236,8 +258,10 @@ def _deep_values(picture: Image.Image, path: Path, *, white: int) -> NDArray[np.
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > white:
         reason = f"expected values from 0 to {white}, found values from {low} to {high}"
-        raise ImageError(reason, path=path, remedy="export it as a 16-bit PNG")
-    grey = values.astype(np.float32) / np.float32(white)
+        remedy = "export it as a 16-bit PNG"
+        raise RefusedImageError(RefusalCode.UNSUPPORTED_PIXELS, reason, path=path, remedy=remedy)
+    grey = values.astype(np.float32)
+    grey /= np.float32(white)
     clear = picture.info.get("transparency")
     if clear is not None:
         grey[values == clear] = 0

@@ -1,0 +1,162 @@
+"""Unpacks zips into a private temporary folder: bounded, and never outside of it.
+
+A member's name decides nothing but the last part of a file's name, so that one that climbs (``../../x``) could do no
+harm; such members are refused all the same, since whoever packed them meant harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osteoscope.imaging.refusal import Refusal, RefusalCode, RefusedImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+LARGEST_UNPACKED = 4 * 2**30
+"""Bytes that all members of a zip may have together; a CT of 3,000 slices has less than half."""
+
+LARGEST_RATIO = 100
+"""Bytes out of each byte of a zip that unpacks to more than `UNSUSPECTED`; images give 1 to 10."""
+
+UNSUSPECTED = 256 * 2**20
+"""Bytes that may come out of a zip however small it is."""
+
+LARGEST_DIRECTORY = 16 * 2**20
+"""Bytes of a zip's list of members, which must be held in memory: of some 100,000 members."""
+
+_LONGEST_NAME = 100
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 0x1
+_UNPACK = "unpack it with a program that you trust, and name the folder"
+
+# What zipfile raises on a damaged archive, besides OSError.
+_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, LookupError, NotImplementedError, RuntimeError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """What a zip holds.
+
+    Parameters
+    ----------
+    folder
+        Holds the files, some folders deep.
+    names
+        What each file is called in the zip, refused members among them.
+    refused
+        Members that were not unpacked.
+    """
+
+    folder: Path
+    names: Mapping[Path, str]
+    refused: tuple[Refusal, ...]
+
+
+@contextlib.contextmanager
+def unpacked(archive: Path) -> Iterator[Unpacked]:
+    """Unpack a zip for as long as the context lasts.
+
+    Raises
+    ------
+    RefusedImageError
+        If it cannot be read, or would give more bytes than `LARGEST_UNPACKED`, `LARGEST_RATIO` or the space in the
+        temporary folder allow.
+    """
+    with tempfile.TemporaryDirectory(prefix="osteoscope-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with _faults_of(archive), _BoundedReads(archive) as stream, zipfile.ZipFile(stream) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            _check_size(members, archive, shutil.disk_usage(folder).free)
+            targets = _targets(members, folder)
+            refused = [_unpack(opened, member, target) for target, member in targets.items()]
+        names = {target: member.filename for target, member in targets.items()}
+        yield Unpacked(folder=folder, names=names, refused=tuple(one for one in refused if one is not None))
+
+
+class _BoundedReads(io.BufferedReader):
+    """A file of which no more is read at once than a list of members may take."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("rb", buffering=0))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > LARGEST_DIRECTORY:
+            reason = f"expected a list of members of at most {LARGEST_DIRECTORY} bytes, found {size}"
+            raise RefusedImageError(RefusalCode.UNSAFE_ARCHIVE, reason, remedy=_UNPACK)
+        return super().read(size)
+
+
+@contextlib.contextmanager
+def _faults_of(archive: Path) -> Iterator[None]:
+    """Turn what goes wrong with an archive, or with one of its members, into a refusal."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"could not be unpacked: {error.strerror or error}"
+        remedy = "make it readable, and leave space in the folder for temporary files"
+        raise RefusedImageError(RefusalCode.UNREADABLE, reason, path=archive, remedy=remedy) from error
+    except _FAULTS as error:
+        reason = f"cannot be unpacked, for it is truncated or damaged: {error or type(error).__name__}"
+        raise RefusedImageError(RefusalCode.DAMAGED, reason, path=archive, remedy="copy it again") from error
+
+
+def _check_size(members: Sequence[zipfile.ZipInfo], archive: Path, free: int) -> None:
+    """Refuse a zip by what it declares; zipfile never gives more than that."""
+    size = sum(member.file_size for member in members)
+    allowed = min(LARGEST_UNPACKED, max(LARGEST_RATIO * archive.stat().st_size, UNSUSPECTED))
+    if size > allowed:
+        reason = f"expected a zip that unpacks to at most {allowed} bytes, found one of {size}"
+        raise RefusedImageError(RefusalCode.UNSAFE_ARCHIVE, reason, path=archive, remedy=_UNPACK)
+    if size > free:
+        reason = f"unpacks to {size} bytes, and the folder for temporary files has space for {free}"
+        remedy = f"let TMPDIR name a folder with more space, or {_UNPACK}"
+        raise RefusedImageError(RefusalCode.TOO_LARGE, reason, path=archive, remedy=remedy)
+
+
+def _targets(members: Sequence[zipfile.ZipInfo], folder: Path) -> dict[Path, zipfile.ZipInfo]:
+    """Give each member a file; those of one folder stay together, since some formats need two files."""
+    targets: dict[Path, zipfile.ZipInfo] = {}
+    folders: dict[str, Path] = {}
+    for number, member in enumerate(members):
+        above, _, last = member.filename.replace("\\", "/").rpartition("/")
+        last = last[-_LONGEST_NAME // 4 :] if len(os.fsencode(last)) > _LONGEST_NAME else last
+        target = folders.setdefault(above, folder / f"{len(folders)}") / (f"_{last}" if last in ("", "..") else last)
+        targets[folder / f"again-{number}" / target.name if target in targets else target] = member
+    return targets
+
+
+def _unpack(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> Refusal | None:
+    """Write a member to its file; give the reason where it is not."""
+    try:
+        _check_member(member)
+        with _faults_of(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with opened.open(member) as source, target.open("xb") as sink:
+                shutil.copyfileobj(source, sink)
+    except RefusedImageError as error:
+        target.unlink(missing_ok=True)
+        return Refusal.of(error, target)
+    return None
+
+
+def _check_member(member: zipfile.ZipInfo) -> None:
+    parts = re.split(r"[/\\]", member.filename)
+    if ".." in parts or parts[0] == "" or re.match("[A-Za-z]:", member.filename):
+        reason = "expected a name below the zip's own folder, found one that leads out of it"
+        raise RefusedImageError(RefusalCode.UNSAFE_ARCHIVE, reason, remedy="find out who packed the zip, and why")
+    if member.flag_bits & _ENCRYPTED:
+        raise RefusedImageError(RefusalCode.ENCRYPTED, "asks for a password", remedy="unpack it, and name the folder")
+    if member.compress_type not in _METHODS:
+        reason = f"expected a member that is stored or deflated, found method {member.compress_type}"
+        raise RefusedImageError(RefusalCode.UNSUPPORTED_ARCHIVE, reason, remedy="unpack it, and name the folder")

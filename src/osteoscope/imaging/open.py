@@ -1,0 +1,213 @@
+"""From files of any format to images whose planes can be read, or the reason why not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from osteoscope.imaging.discover import Found, discover, look_into
+from osteoscope.imaging.refusal import Refusal, RefusalCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from osteoscope.imaging.series import Series
+    from osteoscope.imaging.signature import Format
+    from osteoscope.imaging.values import Values
+    from osteoscope.imaging.volume import Modality, Volume
+
+
+_OF_LABELS = ("NIfTI", "MetaImage", "NRRD")
+"""Formats that do not say whether they hold grey values or labels."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Image:
+    """An image of one or more planes, and what is known of it besides.
+
+    Parameters
+    ----------
+    volume
+        Its planes are decoded when read; damage to pixels may be found only then.
+    format
+        Of its files.
+    files
+        In the order of the planes; of a file with several planes, once.
+    copies
+        Files that hold the same planes again, and are not read.
+    study, series
+        Short hashes of the Study and the Series Instance UID; empty for anything but DICOM.
+    part
+        What tells it from other images of the same series, or empty.
+    dicom_modality
+        Modality (0008,0060), or empty.
+    encodings
+        Transfer syntaxes of a DICOM series, each by its name (PS3.6 A).
+    aside
+        Why it is used only when asked for, or None.
+    remarks
+        What was odd and how it was taken, as sentences without a full stop.
+    """
+
+    volume: Volume
+    format: Format
+    files: tuple[Path, ...]
+    copies: tuple[Path, ...] = ()
+    study: str = ""
+    series: str = ""
+    part: str = ""
+    dicom_modality: str = ""
+    encodings: tuple[str, ...] = ()
+    aside: RefusalCode | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opened:
+    """What became of the files that were found: each is in one of the images or one of the refusals."""
+
+    images: tuple[Image, ...]
+    refused: tuple[Refusal, ...]
+
+
+def each_image(found: Found, *, modality: Modality | None = None) -> Iterator[Image | Refusal]:
+    """Open what was found one after the other, so that no more is held than one image at a time.
+
+    Parameters
+    ----------
+    found
+        Files by their formats.
+    modality
+        Of files that do not say theirs, as NIfTI does not.
+
+    Yields
+    ------
+    Images and refusals, in no order; the refusals of `found` are not among them. Nothing raises for what is wrong with
+    a file: an exception that was not foreseen refuses its file as ``unknown``.
+    """
+    yield from _open_dicom(found.files.get("DICOM", ()))
+    for kind, paths in found.files.items():
+        for path in () if kind == "DICOM" else paths:
+            try:
+                yield _open_single(path, kind, modality)
+            except Exception as error:
+                yield Refusal.of(error, path)
+
+
+def open_images(found: Found, *, modality: Modality | None = None) -> Opened:
+    """Open all that was found, as `each_image` does.
+
+    Returns
+    -------
+    Images by their first file, and refusals by theirs, those of `found` among them.
+    """
+    opened = list(each_image(found, modality=modality))
+    refused = [*found.refused, *(one for one in opened if isinstance(one, Refusal))]
+    return Opened(
+        images=tuple(
+            sorted((one for one in opened if isinstance(one, Image)), key=lambda image: os.fsencode(image.files[0]))
+        ),
+        refused=tuple(sorted(refused, key=lambda one: os.fsencode(one.files[0]))),
+    )
+
+
+def not_used_because(image: Image, values: Values) -> RefusalCode | None:
+    """Say why an image that can be read is left out unless it is asked for; None where it is used."""
+    if image.aside is not None:
+        return image.aside
+    if values.blank:
+        return RefusalCode.BLANK
+    return RefusalCode.LABELS if values.labels and image.format in _OF_LABELS else None
+
+
+@contextlib.contextmanager
+def images_at(
+    paths: Sequence[Path], *, modality: Modality | None = None, progress: Callable[[int, int], None] | None = None
+) -> Iterator[Opened]:
+    """Open all images at some places, zips among them, for as long as the context lasts.
+
+    Parameters
+    ----------
+    paths
+        Files, folders and zips, such as those of one study.
+    modality
+        Of files that do not say theirs, as NIfTI does not.
+    progress
+        Is told how many of how many files were looked at.
+    """
+    with contextlib.ExitStack() as stack:
+        found = discover(paths, progress=progress)
+        parts = [open_images(found, modality=modality)]
+        for zipped in found.archives:
+            try:
+                parts.append(open_images(stack.enter_context(look_into(zipped)), modality=modality))
+            except Exception as error:
+                parts.append(Opened(images=(), refused=(Refusal.of(error, zipped),)))
+        yield Opened(
+            images=tuple(image for part in parts for image in part.images),
+            refused=tuple(one for part in parts for one in part.refused),
+        )
+
+
+def study_of(path: Path) -> str:
+    """Give the short hash of a DICOM file's Study Instance UID, though it was refused; empty where none can be read."""
+    from osteoscope.imaging.headers import scan
+    from osteoscope.imaging.opened import opened
+    from osteoscope.imaging.series import short_hash
+
+    try:
+        with opened(path) as stream:
+            uid = scan(stream).elements.word(0x0020000D)
+    except Exception:
+        return ""
+    return short_hash(uid) if uid else ""
+
+
+def _open_dicom(paths: tuple[Path, ...]) -> list[Image | Refusal]:
+    if not paths:
+        return []
+    from osteoscope.imaging.series import assemble
+
+    try:
+        assembly = assemble(paths)
+    except Exception as error:
+        return [Refusal.of(error, *paths)]
+    return [*map(_of_series, assembly.series), *assembly.refused]
+
+
+def _of_series(series: Series) -> Image:
+    from osteoscope.imaging.dicom import transfer_syntax_name
+
+    return Image(
+        volume=series.volume,
+        format="DICOM",
+        files=series.files,
+        copies=series.copies,
+        study=series.study,
+        series=series.name,
+        part=series.part,
+        dicom_modality=series.dicom_modality,
+        encodings=tuple(transfer_syntax_name(uid) for uid in series.transfer_syntaxes),
+        aside=series.aside,
+        remarks=series.remarks,
+    )
+
+
+def _open_single(path: Path, kind: Format, modality: Modality | None) -> Image:
+    """Open a file that is an image by itself; the libraries that are needed are loaded when they are."""
+    if kind in ("JPEG", "PNG", "TIFF", "BMP"):
+        from osteoscope.imaging.picture import read_picture
+
+        return Image(volume=read_picture(path), format=kind, files=(path,))
+    if kind == "NIfTI":
+        from osteoscope.imaging.nifti import open_nifti
+
+        scan = open_nifti(path, modality=modality)
+    else:
+        from osteoscope.imaging.metaimage import open_metaimage
+
+        scan = open_metaimage(path, modality=modality)
+    return Image(volume=scan.volume, format=kind, files=(path,), remarks=scan.told)

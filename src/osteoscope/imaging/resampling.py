@@ -1,0 +1,90 @@
+"""Resamples rectangles of a plane, and carries maps of such rectangles back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+_ROUNDING = 1e-3
+"""Of a pixel, so that the rounding of an affine to float32, as in a NIfTI, does not decide what lies outside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rectangle:
+    """A part of a plane, which may reach beyond it, in pixel-edge coordinates as in `osteoscope.imaging.prepare`."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def resample_rectangle(
+    plane: NDArray[np.float32], rectangle: Rectangle, shape: tuple[int, int], *, fill: float
+) -> NDArray[np.float32]:
+    """Resample a rectangle of a plane, without aliasing.
+
+    The filter is a triangle as wide as the larger of the two pixels, as in `osteoscope.imaging.prepare.resample`.
+
+    Parameters
+    ----------
+    plane
+        float32 ``(rows, columns)``, finite.
+    rectangle
+        What to read.
+    shape
+        ``(rows, columns)`` of the result.
+    fill
+        Of pixels whose centre lies outside of the plane.
+    """
+    by_row = _triangles(plane.shape[0], shape[0], rectangle.top, rectangle.height)
+    by_column = _triangles(plane.shape[1], shape[1], rectangle.left, rectangle.width)
+    inside = np.logical_and.outer(by_row.any(axis=1), by_column.any(axis=1))
+    return np.asarray(np.where(inside, by_row @ plane @ by_column.T, fill), dtype=np.float32)
+
+
+def spread(values: NDArray[np.float32], rectangle: Rectangle, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Carry a map of a rectangle to the pixels of the plane.
+
+    Parameters
+    ----------
+    values
+        ``(h, w)``, of cells that divide the rectangle evenly.
+    rectangle
+        Which part of the plane they are of.
+    shape
+        ``(rows, columns)`` of the plane.
+
+    Returns
+    -------
+    float32 ``(rows, columns)``: linear between the centres of cells, constant beyond the outermost, 0 outside of the
+    rectangle.
+    """
+    by_row = _lines(values.shape[0], shape[0], rectangle.top, rectangle.height)
+    by_column = _lines(values.shape[1], shape[1], rectangle.left, rectangle.width)
+    return np.asarray(by_row @ values @ by_column.T, dtype=np.float32)
+
+
+def _triangles(pixels: int, made: int, start: float, length: float) -> NDArray[np.float32]:
+    """Share of each pixel in each one that is made: (made, pixels); none in one whose centre lies outside."""
+    scale = length / made
+    centres = start + (np.arange(made) + 0.5) * scale
+    distances = np.abs(np.arange(pixels) + 0.5 - centres[:, np.newaxis])
+    shares = np.maximum(1 - distances / max(scale, 1.0), 0)
+    shares[(centres < -_ROUNDING) | (centres > pixels + _ROUNDING)] = 0
+    total = shares.sum(axis=1, keepdims=True)
+    return np.asarray(shares / np.where(total > 0, total, 1), dtype=np.float32)
+
+
+def _lines(cells: int, pixels: int, start: float, length: float) -> NDArray[np.float32]:
+    """Share of each cell in each pixel: (pixels, cells); none in one whose centre lies outside of the cells."""
+    places = (np.arange(pixels) + 0.5 - start) * cells / length
+    shares = np.array([np.interp(places - 0.5, np.arange(cells), unit) for unit in np.eye(cells)]).T
+    shares[(places < -_ROUNDING) | (places > cells + _ROUNDING)] = 0
+    return np.asarray(shares, dtype=np.float32)
