@@ -9,11 +9,13 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
+from osteoscope.bundle.format import Manifest
 from osteoscope.bundle.load import SeenCases, load_bundle, read_recalibration_cases, read_training_cases
 from osteoscope.bundle.model_card import model_card
 from osteoscope.cohort.table import cases, read_cohort
-from osteoscope.config import PreparationConfig
+from osteoscope.config import PreparationConfig, VolumeConfig
 from osteoscope.errors import BundleError
 from osteoscope.inference.predictor import load_predictor
 from osteoscope.storage import sha256_of_file
@@ -119,6 +121,11 @@ def test_the_model_card_says_what_the_bundle_cannot_do(folder: Path) -> None:
             False,
         ),
         (PreparationConfig(roi="outline"), "The square round the lesion's outline is read: somebody has to", False),
+        (
+            PreparationConfig(volume=VolumeConfig(planes=24, size=128, spacing=2.5)),
+            "the body is read, in up to 24 planes of 128 x 2.5 mm, each with 1 on either side; nobody has to mark",
+            False,
+        ),
     ],
 )
 def test_the_model_card_says_how_images_are_read(
@@ -143,6 +150,25 @@ def test_the_model_card_says_what_was_learnt_before(run_folder: Path) -> None:
     assert "- view: not asked\n\nCohort" in card
     assert "1085 auxiliary images of 490 patients outside of these classes, in 52.3 minutes" in told
     assert "- kind of tumour: osteochondroma 512, simple bone cyst 113 - body site: tibia 350 - view: not asked" in told
+
+
+def test_planes_of_all_modalities_are_alike(run_folder: Path) -> None:
+    """A network reads planes of one size and so many channels."""
+    manifest = load_bundle(run_folder / "bundle").manifest.model_dump(by_alias=True)
+    volume = {"size": 48, "windows": [[-500, 1300]], "neighbours": 0}
+    preparation = {"size": 48, "volume": volume}
+    everything = Manifest.model_validate(
+        manifest | {"modalities": ["CT", "MR", "radiograph"], "preparation": preparation}
+    )
+    assert {everything.plane_shape(modality) for modality in everything.modalities} == {(1, 48, 48)}
+    for change, modalities in (
+        ({"neighbours": 1}, ["MR", "radiograph"]),
+        ({"windows": [[-500, 1300], [0, 100]]}, ["CT", "MR"]),
+        ({"size": 64}, ["CT", "radiograph"]),
+    ):
+        wrong = {"modalities": modalities, "preparation": {"size": 48, "volume": volume | change}}
+        with pytest.raises(ValidationError, match="differ in their size or their channels"):
+            Manifest.model_validate(manifest | wrong)
 
 
 def flip_a_byte(path: Path) -> None:
@@ -205,6 +231,9 @@ def edited(key: str, value: object) -> Callable[[Path], None]:
         (edited("prior", {"osteosarcoma": 0.5, "giant_cell_tumor": 0.6}), "is damaged: .*prior must be positive"),
         (lambda folder: (folder / "bundle.json.sha256").unlink(), "lacks the hash of its manifest"),
         (edited("members", [{"folder": "../../etc", "fold": 0, "covariates": None}]), "damaged at members"),
+        (edited("modalities", []), "damaged at modalities"),
+        (edited("modalities", ["PT"]), r"damaged at modalities\.0"),
+        (edited("modalities", ["CT"]), "is damaged: .*how CT is read is not stated"),
     ],
 )
 def test_a_damaged_bundle_is_refused_with_the_reason(

@@ -127,6 +127,8 @@ def test_settings_survive_toml_and_have_one_fingerprint(tmp_path: Path) -> None:
         ("[training", "is not TOML"),
         ('[network]\ncovariates = ["age", "age"]', "named once"),
         ("[network]\nwidth = 30\nheads = 4", "width must be a multiple of heads"),
+        ("[preparation.volume]", "networks are trained on radiographs"),
+        ("[preparation]\nsecond_look = true\n[preparation.volume]", "the body is read, once"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, text: str, message: str) -> None:

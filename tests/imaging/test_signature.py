@@ -45,6 +45,7 @@ def nifti(magic: bytes, byte_order: str = "<") -> bytes:
         (struct.pack("<i", 540) + b"n+2\0\r\n\x1a\n", "NIfTI"),
         (gzip.compress(nifti(b"n+1\0")), "NIfTI"),
         (gzip.compress(b"something else" * 100), "packed"),
+        (gzip.compress(b"\x5c\x01" + meta(STORED)[2:] + bytes(400)), "packed"),  # 348 in the preamble of a DICOM file
         (b"\x1f\x8b\x08 damaged", "packed"),
         (b"NRRD0005\n# Complete", "NRRD"),
         (b"ObjectType = Image\nNDims = 3\n", "MetaImage"),

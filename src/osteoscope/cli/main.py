@@ -10,7 +10,7 @@ import sys
 import typer
 
 import osteoscope
-from osteoscope.cli import cohort, compare, evaluate, recalibrate, robustness, train
+from osteoscope.cli import cohort, compare, evaluate, inspect, predict, recalibrate, robustness, train
 from osteoscope.errors import OsteoscopeError
 
 FAULT = 3
@@ -23,10 +23,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("inspect")(inspect.inspect)
 app.add_typer(cohort.app, name="cohort")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("predict")(predict.predict)
 app.command("recalibrate")(recalibrate.recalibrate)
 app.command("robustness")(robustness.robustness)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 import time
@@ -22,24 +23,28 @@ _LINES_OF_A_COUNT = 10
 @contextlib.contextmanager
 def counted(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show how many of how many are done: a bar on a terminal, a few lines elsewhere; on standard error."""
+    with staged(what) as say:
+        yield functools.partial(say, what)
+
+
+@contextlib.contextmanager
+def staged(first: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show, as `counted` does, of one thing after the other how many of how many are done."""
     if not sys.stderr.isatty():
-        yield _lines(what)
+        yield _say
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        task = progress.add_task(first, total=None)
+        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
 
 
-def _lines(what: str) -> Callable[[int, int], None]:
-    def say(done: int, total: int) -> None:
-        if done == total or done % max(1, total // _LINES_OF_A_COUNT) == 0:
-            log(f"{what}: {done} of {total}")
-
-    return say
+def _say(what: str, done: int, total: int) -> None:
+    if done == total or done % max(1, total // _LINES_OF_A_COUNT) == 0:
+        log(f"{what}: {done} of {total}")
 
 
 def log(line: str) -> None:

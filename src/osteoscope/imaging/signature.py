@@ -127,6 +127,9 @@ def _is_directory(start: bytes) -> bool:
 def _is_nifti(header: bytes) -> bool:
     """See a header of NIfTI-1 or ANALYZE 7.5 (348 bytes) or of NIfTI-2 (540), in either byte order."""
     sizes = {int.from_bytes(header[:4], "little"), int.from_bytes(header[:4], "big")}
+    if header[128:132] == b"DICM":
+        # A packed DICOM file; its preamble may hold anything, such as the size of a NIfTI header.
+        return False
     return (348 in sizes and len(header) >= 348) or (540 in sizes and header[4:7] in (b"n+2", b"ni2"))
 
 

@@ -85,7 +85,7 @@ def export_member(
     folder
         Where ``planes.onnx``, ``head.onnx`` and ``weights.safetensors`` are written.
     planes
-        (planes, 1, size, size), real planes to compare on; at least two.
+        (planes, channels, size, size), real planes to compare on; at least two.
     covariates
         (covariates,) of one patient, or None.
 

@@ -12,6 +12,8 @@ from osteoscope.workflow.cohorts import (
 )
 from osteoscope.workflow.comparing import ComparisonSummary, compare
 from osteoscope.workflow.evaluating import evaluate
+from osteoscope.workflow.inspecting import Inspection, inspect
+from osteoscope.workflow.predicting import PredictionSummary, predict
 from osteoscope.workflow.recalibrating import RecalibrationSummary, recalibrate
 from osteoscope.workflow.robustness import RobustnessSummary, sweep_robustness
 from osteoscope.workflow.study import StudySummary
@@ -21,6 +23,8 @@ __all__ = [
     "AuditSummary",
     "CohortSummary",
     "ComparisonSummary",
+    "Inspection",
+    "PredictionSummary",
     "RecalibrationSummary",
     "RobustnessSummary",
     "StudySummary",
@@ -29,6 +33,8 @@ __all__ = [
     "cohort_from_table",
     "compare",
     "evaluate",
+    "inspect",
+    "predict",
     "recalibrate",
     "sweep_robustness",
     "train",

@@ -1,0 +1,266 @@
+"""Which images there are of each study, and which of them a bundle reads.
+
+DICOM images belong to one study by their Study Instance UID. A picture, NIfTI, MetaImage or NRRD says nothing of the
+kind, so each is a study by itself: that two pictures are views of one patient cannot be known from them.
+
+All radiographs of a study, and all its MR series, are read together, as they were in training: views and sequences show
+different things. Of CT one series is read, since others are as a rule the same scan once more, with another kernel,
+thickness or plane, and what is there twice would have twice the say. It is the one with the thinnest slices among those
+that cover at least half as much of the body as the one that covers most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from osteoscope.imaging.open import not_used_because, study_of
+from osteoscope.imaging.refusal import Refusal, RefusalCode
+from osteoscope.imaging.values import values_of
+from osteoscope.storage import sha256_of_file, sha256_of_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from osteoscope.imaging.open import Image, Opened
+    from osteoscope.imaging.values import Values
+    from osteoscope.imaging.volume import Modality
+
+LEAST_COVERED = 0.5
+"""Of the largest of a study's CT series, in mm3, that another one must cover to be read in its place."""
+
+_DIGITS = 12
+"""Of the hashes by which studies and images are named."""
+
+_ASIDE = {
+    RefusalCode.SECONDARY_CAPTURE: "a captured screen or a scanned film",
+    RefusalCode.COLOUR: "a picture in colour",
+    RefusalCode.OTHER_MODALITY: "neither CT, MR nor a radiograph",
+    RefusalCode.MOSAIC: "several slices side by side",
+    RefusalCode.LOCALISER: "a scout on which other images were planned",
+    RefusalCode.BLANK: "every pixel has the same value",
+    RefusalCode.LABELS: "numbers of regions rather than grey values",
+    RefusalCode.MISSING_PLACE: "a scan that does not state its place in the patient",
+    RefusalCode.SEVERAL_FRAMES: "a film of several frames rather than one radiograph",
+}
+
+NotUsedCode = RefusalCode | Literal["outside", "other_series", "copy"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StudyImage:
+    """An image, and what it is called in all that is written: never by a file's name, which may hold a patient's."""
+
+    name: str
+    image: Image
+
+    @property
+    def modality(self) -> Modality:
+        """Of its values."""
+        return self.image.volume.modality
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Study:
+    """What there is of a study.
+
+    Parameters
+    ----------
+    name
+        First 12 hexadecimal digits of the SHA-256 of the Study Instance UID; of a file that is a study by itself, of
+        its bytes, or of its path where these cannot be read.
+    images
+        Those that could be opened.
+    refused
+        Files of the study that could not be read.
+    """
+
+    name: str
+    images: tuple[StudyImage, ...]
+    refused: tuple[Refusal, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that are known to be of the study."""
+        return (*(path for one in self.images for path in one.image.files), *(p for r in self.refused for p in r.files))
+
+
+def studies_of(opened: Opened) -> tuple[Study, ...]:
+    """Sort images and refusals by study, in the order of their first files; a refusal alone makes a study, too."""
+    images: dict[str, list[Image]] = defaultdict(list)
+    for image in opened.images:
+        name = _study_name(image)
+        # Equal bytes are one study, however often they lie there.
+        if image.format == "DICOM" or name not in images:
+            images[name].append(image)
+    refused: dict[str, list[Refusal]] = defaultdict(list)
+    for refusal in opened.refused:
+        for name, files in _by_study(refusal.files).items():
+            refused[name].append(replace(refusal, files=files))
+    return tuple(
+        Study(name=name, images=_named(name, images.get(name, ())), refused=tuple(refused.get(name, ())))
+        for name in dict.fromkeys((*images, *refused))
+    )
+
+
+def _study_name(image: Image) -> str:
+    return image.study or image.series or image.volume.sources[0].sha256[:_DIGITS]
+
+
+def _by_study(files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in files:
+        found[study_of(path) or _name_of_file(path)].append(path)
+    return {name: tuple(paths) for name, paths in found.items()}
+
+
+def _name_of_file(path: Path) -> str:
+    try:
+        # A pipe would never end.
+        if path.is_file():
+            return sha256_of_file(path)[:_DIGITS]
+    except OSError:
+        pass
+    return sha256_of_text(str(path))[:_DIGITS]
+
+
+def _named(study: str, images: Sequence[Image]) -> tuple[StudyImage, ...]:
+    """Name images by their series, with a number where it has several."""
+    counts = Counter(image.series for image in images)
+    numbers: Counter[str] = Counter()
+    named = []
+    for image in images:
+        numbers[image.series] += 1
+        number = f"-{numbers[image.series]}" if counts[image.series] > 1 else ""
+        named.append(StudyImage(name=f"{image.series or study}{number}", image=image))
+    return tuple(named)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UsedImage:
+    """An image that is read, and what its values are."""
+
+    name: str
+    image: Image
+    values: Values
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LeftOut:
+    """An image that is not read, and why, as a sentence without a full stop."""
+
+    name: str
+    image: Image
+    code: NotUsedCode
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """What becomes of a study's images and files."""
+
+    used: tuple[UsedImage, ...]
+    left_out: tuple[LeftOut, ...]
+    refused: tuple[Refusal, ...]
+
+
+def select_images(study: Study, modalities: Sequence[Modality], *, research: bool = False) -> Selection:
+    """Choose the images of a study that a bundle reads; all values of these are decoded, and seen to be an image's.
+
+    Parameters
+    ----------
+    study
+        Of `studies_of`.
+    modalities
+        That the bundle reads.
+    research
+        Whether images are used, too, that are used only when asked for, such as captured screens.
+
+    Returns
+    -------
+    Nothing raises for what is wrong with an image: one whose pixels cannot be decoded is among the refused.
+    """
+    left_out = [found for one in study.images if (found := _outside(one, modalities, research=research)) is not None]
+    aside = {found.name for found in left_out}
+    used: list[UsedImage] = []
+    refused = list(study.refused)
+    for one in _preferred_first([one for one in study.images if one.name not in aside]):
+        first = next((other for other in used if other.image.volume.modality == "CT"), None)
+        if one.modality == "CT" and first is not None:
+            reason = f"of CT one series is read, the thinnest that covers most of the body: {first.name}"
+            left_out.append(LeftOut(name=one.name, image=one.image, code="other_series", reason=reason))
+            continue
+        try:
+            values = values_of(one.image.volume)
+        except Exception as error:
+            refused.append(Refusal.of(error, *one.image.files))
+            continue
+        found = _no_picture(one, values, used)
+        if found is None:
+            used.append(UsedImage(name=one.name, image=one.image, values=values))
+        else:
+            left_out.append(found)
+    return Selection(
+        used=tuple(sorted(used, key=lambda one: one.name)),
+        left_out=tuple(sorted(left_out, key=lambda one: one.name)),
+        refused=tuple(refused),
+    )
+
+
+def _outside(one: StudyImage, modalities: Sequence[Modality], *, research: bool) -> LeftOut | None:
+    """Say what about an image is such that the bundle does not read it, as far as is known without its values."""
+    image, geometry = one.image, one.image.volume.geometry
+    code: RefusalCode | None = None
+    if image.aside is not None and not research:
+        code = image.aside
+    elif one.modality not in modalities:
+        reason = f"{_indefinite(one.modality)}, where {' and '.join(map(_plural, modalities))} are read"
+        return LeftOut(name=one.name, image=image, code="outside", reason=reason)
+    elif one.modality == "radiograph" and geometry.shape[0] > 1:
+        code = RefusalCode.SEVERAL_FRAMES
+    elif one.modality != "radiograph" and geometry.affine is None:
+        code = RefusalCode.MISSING_PLACE
+    return None if code is None else LeftOut(name=one.name, image=image, code=code, reason=_ASIDE[code])
+
+
+def _no_picture(one: StudyImage, values: Values, used: Sequence[UsedImage]) -> LeftOut | None:
+    """Say what about an image's values is such that there is nothing, or nothing new, to be read."""
+    code = not_used_because(replace(one.image, aside=None), values)
+    if code is not None:
+        return LeftOut(name=one.name, image=one.image, code=code, reason=_ASIDE[code])
+    twin = next((other for other in used if other.values.sha256 == values.sha256), None)
+    if twin is None:
+        return None
+    return LeftOut(name=one.name, image=one.image, code="copy", reason=f"its values are those of {twin.name}")
+
+
+def _preferred_first(images: Sequence[StudyImage]) -> list[StudyImage]:
+    """Put those CT series first that had better be read; the order of all else does not matter."""
+    covered = {one.name: _cubic_mm(one) for one in images if one.modality == "CT"}
+    enough = LEAST_COVERED * max(covered.values(), default=0)
+
+    def preference(one: StudyImage) -> tuple[bool, float, float, str]:
+        steps = one.image.volume.geometry.steps
+        if one.name not in covered or steps is None:
+            return False, 0.0, 0.0, one.name
+        # Rounded, for a step is worked out from places in decimals.
+        return covered[one.name] < enough, round(steps[0], 2), -covered[one.name], one.name
+
+    return sorted(images, key=preference)
+
+
+def _cubic_mm(one: StudyImage) -> float:
+    geometry = one.image.volume.geometry
+    return float(np.prod(geometry.shape) * np.prod(geometry.steps or (0.0,)))
+
+
+def _indefinite(modality: Modality) -> str:
+    return {"radiograph": "a radiograph", "CT": "a CT", "MR": "an MR"}[modality]
+
+
+def _plural(modality: Modality) -> str:
+    return "radiographs" if modality == "radiograph" else modality

@@ -1,0 +1,329 @@
+"""What is written of one study: its prediction, pictures of the planes that speak most, and evidence in the patient.
+
+No name of a file, nor anything else that may identify a patient, is in any of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import osteoscope
+from osteoscope.bundle.format import MANIFEST
+from osteoscope.imaging.nifti import write_nifti
+from osteoscope.imaging.prepare import Square
+from osteoscope.imaging.resampling import spread
+from osteoscope.inference.evidence import evidence_in_patient, evidence_on_image
+from osteoscope.inference.result import (
+    BundleUsed,
+    FilesRefused,
+    ImageNotUsed,
+    ImageRead,
+    Overlay,
+    PlaneRead,
+    StudyPrediction,
+)
+from osteoscope.inference.study import radiograph_pixels
+from osteoscope.report.content import RESEARCH_STAMP
+from osteoscope.report.overlay import evidence_scale, overlay_picture, png_bytes, with_colour_bar
+from osteoscope.report.planes import as_seen, shape_as_seen, sides_of, with_caption, with_sides
+from osteoscope.storage import sha256_of_file, write_bytes, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from PIL.Image import Image as Picture
+
+    from osteoscope.bundle.load import Bundle
+    from osteoscope.inference.scope import Selection, Study
+    from osteoscope.inference.study import ExplainedImage, ExplainedPlane, ExplainedStudy, Told
+
+PREDICTION = "prediction.json"
+
+MOST_OVERLAYS = 4
+"""Of a study."""
+
+BONE_WINDOW = (-500.0, 1300.0)
+"""In HU: how a CT is shown."""
+
+_NAMES = re.compile(r"(research-)?(overlay-\d+\.png|evidence-[\w-]+\.nii\.gz)")
+"""Of the files beside `PREDICTION`."""
+
+_FOR_RESEARCH = "Shown for research, beyond the bundle's scope: never for a patient's care."
+
+
+def is_of_prediction(name: str) -> bool:
+    """Tell whether a file is called as one of those that are written of a study beside its prediction."""
+    return _NAMES.fullmatch(name) is not None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """What is asked of a bundle about a study.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    told
+        What is known of the patient.
+    research
+        Whether what is outside of the scope is shown, too.
+    """
+
+    bundle: Bundle
+    told: Told
+    research: bool
+
+    def bundle_sha256(self) -> str:
+        """Hash the bundle's manifest, which holds the hashes of all else in it."""
+        return sha256_of_file(self.bundle.folder / MANIFEST)
+
+    def request(self, study: Study) -> str:
+        """Hash all that the answer depends on."""
+        told = self.told
+        matter = {
+            "osteoscope": osteoscope.__version__,
+            "bundle": self.bundle_sha256(),
+            "told": [told.age, told.sex, told.site],
+            "research": self.research,
+            "images": sorted(
+                [one.name, one.modality, *(source.sha256 for source in one.image.volume.sources)]
+                for one in study.images
+            ),
+            "refused": sorted([refusal.code, refusal.sentence, len(refusal.files)] for refusal in study.refused),
+        }
+        return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()
+
+
+def write_prediction(
+    folder: Path, question: Question, study: Study, selection: Selection, explained: ExplainedStudy
+) -> StudyPrediction:
+    """Write all files of a study into a folder that is there.
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses.
+    osteoscope.errors.ImageError
+        If an image cannot be read any more.
+    """
+    manifest = question.bundle.manifest
+    named = dict(zip(manifest.slugs, manifest.classes, strict=True))
+    prediction = StudyPrediction(
+        osteoscope=osteoscope.__version__,
+        request=question.request(study),
+        notice=_notice(question),
+        study=study.name,
+        verdict=explained.verdict,
+        reasons=explained.reasons,
+        probabilities=(
+            None if explained.probabilities is None else dict(zip(manifest.slugs, explained.probabilities, strict=True))
+        ),
+        prior=manifest.prior,
+        classes=named,
+        level=None if manifest.verdicts.thresholds is None else manifest.verdicts.level,
+        research=question.research,
+        covariates=tuple(name for name in question.told.names if name in manifest.network.covariates),
+        images=tuple(
+            _image_read(image, evidence=_write_evidence(folder, image, question)) for image in explained.images
+        ),
+        overlays=tuple(_write_overlays(folder, question, study, explained)),
+        not_used=tuple(
+            ImageNotUsed(name=one.name, modality=one.image.volume.modality, code=one.code, reason=one.reason)
+            for one in selection.left_out
+        ),
+        refused=tuple(
+            FilesRefused(files=len(one.files), code=one.code, reason=one.sentence, remedy=one.remedy)
+            for one in selection.refused
+        ),
+        bundle=BundleUsed(
+            sha256=question.bundle_sha256(),
+            osteoscope=manifest.osteoscope,
+            members=len(manifest.members),
+            provenance=manifest.provenance,
+        ),
+    )
+    write_json(folder / PREDICTION, prediction.to_json())
+    return prediction
+
+
+def _notice(question: Question) -> str:
+    manifest = question.bundle.manifest
+    known = f"It tells {' and '.join(manifest.classes)} apart, and knows nothing else."
+    return " ".join(filter(None, (manifest.intended_use, known, _FOR_RESEARCH if question.research else "")))
+
+
+def _prefix(question: Question) -> str:
+    """Mark files that are shown for research by their names."""
+    return "research-" if question.research else ""
+
+
+def _image_read(image: ExplainedImage, *, evidence: dict[str, str]) -> ImageRead:
+    volume = image.used.image.volume
+    affine = volume.geometry.affine
+    return ImageRead(
+        name=image.used.name,
+        modality=volume.modality,
+        files=tuple(source.sha256 for source in volume.sources),
+        values=image.used.values.sha256,
+        shape=volume.geometry.shape,
+        affine=None if affine is None else tuple(map(tuple, affine.tolist())),
+        weight=image.weight,
+        planes=tuple(
+            PlaneRead(
+                plane=plane.plane,
+                rectangle=(
+                    plane.rectangle.left,
+                    plane.rectangle.top,
+                    plane.rectangle.width,
+                    plane.rectangle.height,
+                ),
+                weight=plane.weight,
+                likelihood=plane.likelihood,
+            )
+            for plane in image.planes
+        ),
+        evidence=evidence,
+        remarks=(*image.used.image.remarks, *(image.plan.told if image.plan is not None else ())),
+    )
+
+
+# Evidence in the patient ----------------------------------------------------------------------------------------------
+
+
+def _write_evidence(folder: Path, image: ExplainedImage, question: Question) -> dict[str, str]:
+    """Write one signed map a class; a radiograph has no place in the patient."""
+    if image.plan is None:
+        return {}
+    maps = evidence_in_patient(np.stack([plane.evidence for plane in image.planes]), image.plan)
+    names = {}
+    for slug, values in zip(question.bundle.manifest.slugs, maps.values, strict=True):
+        names[slug] = f"{_prefix(question)}evidence-{image.used.name}-{slug}.nii.gz"
+        write_nifti(folder / names[slug], values, maps.affine)
+    return names
+
+
+# Overlays -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shown:
+    """A plane that is shown."""
+
+    image: ExplainedImage
+    plane: int
+    looks: tuple[ExplainedPlane, ...]
+    """At this plane."""
+
+    def speaks_for(self, chosen: int) -> float:
+        """Say what the plane adds to a class's logit."""
+        return float(sum(look.evidence[chosen].sum() for look in self.looks))
+
+    @property
+    def weight(self) -> float:
+        return sum(look.weight for look in self.looks)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns in which it is shown."""
+        geometry = self.image.used.image.volume.geometry
+        return shape_as_seen((geometry.shape[1], geometry.shape[2]), aspect=geometry.aspect)
+
+    def evidence(self) -> NDArray[np.float32]:
+        """Lay the evidence on the pixels that are shown: (classes, rows, columns).
+
+        It is given by area, in shares of what the first look reads, so that planes of any number of pixels have one
+        scale: the mean over that part is what the plane adds to the logit.
+        """
+        if self.image.plan is not None:
+            (look,) = self.looks
+            _, rows, columns = self.image.used.image.volume.geometry.shape
+            cells = np.prod(look.evidence.shape[1:])
+            carried = (spread(values * cells, look.rectangle, (rows, columns)) for values in look.evidence)
+            return np.stack([as_seen(values, self.shape) for values in carried])
+        squares = self.squares()
+        joined = evidence_on_image(np.stack([look.evidence for look in self.looks]), squares, self.shape)
+        return joined * np.float32(squares[0].side ** 2)
+
+    def squares(self) -> list[Square]:
+        """Give what was read, in the pixels that are shown."""
+        _, rows, columns = self.image.used.image.volume.geometry.shape
+        down, across = self.shape[0] / rows, self.shape[1] / columns
+        return [
+            Square(left=look.rectangle.left * across, top=look.rectangle.top * down, side=look.rectangle.width * across)
+            for look in self.looks
+        ]
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """The values that become black and white; None for a radiograph, which is shown as it was read."""
+        if self.image.plan is None:
+            return None
+        return BONE_WINDOW if self.image.used.image.volume.modality == "CT" else self.image.plan.windows[0]
+
+    def pixels(self) -> NDArray[np.float32]:
+        """Decode the plane as it is shown: (rows, columns) in 0..1."""
+        image = self.image.used.image
+        if self.window is None:
+            return as_seen(radiograph_pixels(image), self.shape)
+        low, high = self.window
+        values = np.nan_to_num(image.volume.read([self.plane])[0], nan=low)
+        # A window without any width shows no contrast.
+        grey = (values - low) / (high - low) if high > low else np.zeros_like(values)
+        return as_seen(np.clip(grey, 0, 1).astype(np.float32), self.shape)
+
+
+def _planes_shown(explained: ExplainedStudy) -> Iterator[_Shown]:
+    for image in explained.images:
+        if image.plan is None:
+            yield _Shown(image=image, plane=0, looks=image.planes)
+        else:
+            yield from (_Shown(image=image, plane=look.plane, looks=(look,)) for look in image.planes)
+
+
+def _write_overlays(folder: Path, question: Question, study: Study, explained: ExplainedStudy) -> Iterator[Overlay]:
+    if explained.probabilities is None:
+        return
+    chosen = int(np.argmax(explained.probabilities))
+    planes = list(_planes_shown(explained))
+    scale = evidence_scale(plane.evidence() for plane in planes)
+    strongest = sorted(planes, key=lambda plane: -plane.speaks_for(chosen))[:MOST_OVERLAYS]
+    for number, shown in enumerate(strongest, start=1):
+        name = f"{_prefix(question)}overlay-{number}.png"
+        picture = _drawn(shown, chosen, scale)
+        lines = _caption(shown, question, study, f"Evidence for {question.bundle.manifest.classes[chosen]}")
+        write_bytes(folder / name, png_bytes(with_caption(picture, lines), optimise=False))
+        yield Overlay(file=name, image=shown.image.used.name, plane=shown.plane)
+
+
+def _drawn(shown: _Shown, chosen: int, scale: float) -> Picture:
+    squares = shown.squares()
+    picture = overlay_picture(
+        shown.pixels(), shown.evidence()[chosen], scale=scale, square=squares[0], found=squares[1:]
+    )
+    sides = sides_of(shown.image.used.image.volume.geometry)
+    return with_colour_bar(picture if sides is None else with_sides(picture, sides), scale=scale)
+
+
+def _caption(shown: _Shown, question: Question, study: Study, what: str) -> list[str]:
+    volume = shown.image.used.image.volume
+    number = f"plane {shown.plane + 1} of {volume.geometry.shape[0]}" if shown.image.plan is not None else ""
+    kind = " ".join(filter(None, (volume.modality, volume.geometry.plane_name)))
+    unit = " HU" if volume.modality == "CT" else ""
+    window = "" if shown.window is None else f"window {shown.window[0]:.4g} to {shown.window[1]:.4g}{unit}"
+    facts = (kind, number, window, f"weight {shown.weight:.0%}".replace("%", " %"))
+    stamp = f"{RESEARCH_STAMP} {_FOR_RESEARCH}" if question.research else RESEARCH_STAMP
+    return [
+        what,
+        ", ".join(filter(None, facts)),
+        f"study {study.name}, image {shown.image.used.name}",
+        stamp,
+    ]

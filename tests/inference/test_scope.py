@@ -1,0 +1,190 @@
+"""Which files make a study, and which of its images a bundle reads."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from dicom_files import AXIAL, SAGITTAL, write_dicom, write_series
+from PIL import Image as Picture
+
+from osteoscope.imaging.open import images_at
+from osteoscope.imaging.refusal import RefusalCode
+from osteoscope.inference.scope import Selection, Study, select_images, studies_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from osteoscope.imaging.volume import Modality
+
+RNG = np.random.default_rng(0)
+SCAN = RNG.integers(0, 400, (6, 40, 48), dtype=np.uint16)
+FILM = RNG.integers(0, 4000, (64, 48), dtype=np.uint16)
+
+
+def short(text: str | bytes) -> str:
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:12]
+
+
+def opened(*paths: Path) -> tuple[Study, ...]:
+    with images_at(paths) as found:
+        return studies_of(found)
+
+
+def select(*paths: Path, modalities: Sequence[Modality] = ("CT",), research: bool = False) -> Selection:
+    (study,) = opened(*paths)
+    return select_images(study, modalities, research=research)
+
+
+def codes(selection: Selection) -> list[str]:
+    return sorted(one.code for one in selection.left_out)
+
+
+def test_dicom_is_one_study_by_its_uid_wherever_its_files_lie(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", SCAN, series="1", StudyInstanceUID="1.2.3")
+    write_series(tmp_path / "b", SCAN, "MR", series="2", StudyInstanceUID="1.2.3")
+    write_series(tmp_path / "c", SCAN, series="3", StudyInstanceUID="1.2.4")
+    studies = opened(tmp_path)
+    assert [(study.name, len(study.images)) for study in studies] == [(short("1.2.3"), 2), (short("1.2.4"), 1)]
+
+
+def test_dicom_without_a_study_is_one_by_its_series(tmp_path: Path) -> None:
+    write_series(tmp_path, SCAN, series="1", StudyInstanceUID=None, SeriesInstanceUID="1.2.5")
+    write_series(tmp_path / "b", SCAN, series="2", StudyInstanceUID=None, SeriesInstanceUID="1.2.6")
+    assert [study.name for study in opened(tmp_path)] == [short("1.2.5"), short("1.2.6")]
+
+
+def test_any_other_file_is_a_study_by_itself_named_by_its_bytes(tmp_path: Path) -> None:
+    for name in ("Doe_John_1.png", "Doe_John_2.png"):
+        Picture.fromarray(RNG.integers(0, 255, (40, 40), dtype=np.uint8)).save(tmp_path / name)
+    shutil.copy(tmp_path / "Doe_John_1.png", tmp_path / "once more.png")
+    studies = opened(tmp_path)
+    assert [study.name for study in studies] == [
+        short((tmp_path / name).read_bytes()) for name in ("Doe_John_1.png", "Doe_John_2.png")
+    ]
+    assert [len(study.images) for study in studies] == [1, 1]
+
+
+def test_images_of_one_series_are_told_apart_by_numbers(tmp_path: Path) -> None:
+    for name in ("ap", "lateral"):
+        write_dicom(tmp_path / name, RNG.integers(0, 4000, (64, 48), dtype=np.uint16), "DX", SeriesInstanceUID="1.2.7")
+    (study,) = opened(tmp_path)
+    assert [one.name for one in study.images] == [f"{short('1.2.7')}-1", f"{short('1.2.7')}-2"]
+
+
+def test_refused_files_are_of_the_study_that_they_name(tmp_path: Path) -> None:
+    write_series(tmp_path / "good", SCAN, series="1", StudyInstanceUID="1.2.3")
+    places: list[dict[str, Any]] = [{"position": (0, 0, z)} for z in (0, 3, 6, 12, 15, 18)]
+    write_series(tmp_path / "gap", SCAN, series="2", StudyInstanceUID="1.2.3", each=places)
+    whole = write_dicom(tmp_path / "cut", FILM, "CR", StudyInstanceUID="1.2.4").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[:-100])
+    (tmp_path / "empty.dcm").write_bytes(b"")
+    found = {study.name: study for study in opened(tmp_path)}
+    assert [(one.code, len(one.files)) for one in found[short("1.2.3")].refused] == [(RefusalCode.MISSING_SLICES, 6)]
+    assert [one.code for one in found[short("1.2.4")].refused] == [RefusalCode.TRUNCATED_PIXELS]
+    assert found[short("1.2.4")].images == ()
+    assert [one.code for one in found[short(b"")].refused] == [RefusalCode.EMPTY]
+    assert len(found) == 3
+
+
+def test_what_cannot_be_hashed_is_named_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    studies = opened(tmp_path / "folder", tmp_path / "nowhere")
+    assert {study.name for study in studies} == {short(str(tmp_path / "folder")), short(str(tmp_path / "nowhere"))}
+
+
+def test_all_radiographs_and_all_mr_of_a_study_are_read(tmp_path: Path) -> None:
+    for number in range(2):
+        film = RNG.integers(0, 4000, (64, 48), dtype=np.uint16)
+        write_dicom(tmp_path / f"film {number}", film, "DX", series=f"film {number}")
+        write_series(tmp_path / f"scan {number}", SCAN + number, "MR", series=f"scan {number}")
+    selection = select(tmp_path, modalities=("radiograph", "MR"))
+    assert len(selection.used) == 4
+    assert not selection.left_out
+    assert not selection.refused
+
+
+def ct(folder: Path, name: str, planes: int, step: float, orientation: Sequence[float] = AXIAL) -> None:
+    normal = np.cross(orientation[:3], orientation[3:])
+    values = RNG.integers(0, 400, (planes, 40, 48), dtype=np.uint16)
+    uid, apart = f"1.{name}", (step * normal).tolist()
+    write_series(folder / name, values, orientation=orientation, step=apart, SeriesInstanceUID=uid)
+
+
+def test_of_ct_the_thinnest_is_read_that_covers_most_of_the_body(tmp_path: Path) -> None:
+    ct(tmp_path, "1", 12, 5.0)  # 60 mm
+    ct(tmp_path, "2", 20, 2.0)  # 40 mm, thinner, and more than half
+    ct(tmp_path, "3", 25, 1.0)  # 25 mm, the thinnest, and less than half
+    ct(tmp_path, "4", 20, 2.5, SAGITTAL)
+    selection = select(tmp_path)
+    assert [one.name for one in selection.used] == [short("1.2")]
+    assert codes(selection) == ["other_series"] * 3
+    assert all(short("1.2") in one.reason for one in selection.left_out)
+
+
+def test_where_the_best_ct_cannot_be_decoded_the_next_is_read(tmp_path: Path) -> None:
+    ct(tmp_path, "1", 6, 5.0)
+    files = write_series(tmp_path / "2", SCAN, SeriesInstanceUID="1.2")
+    (study,) = opened(tmp_path)
+    content = bytearray(files[3].read_bytes())
+    content[-1] ^= 1
+    files[3].write_bytes(content)
+    selection = select_images(study, ("CT",))
+    assert [one.name for one in selection.used] == [short("1.1")]
+    assert [one.code for one in selection.refused] == [RefusalCode.CHANGED]
+    assert selection.left_out == ()
+
+
+def test_another_modality_is_outside(tmp_path: Path) -> None:
+    write_series(tmp_path, SCAN)
+    selection = select(tmp_path, modalities=("radiograph",))
+    assert selection.used == ()
+    assert [(one.code, one.reason) for one in selection.left_out] == [("outside", "a CT, where radiographs are read")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "elements", "code"),
+    [
+        ("SC", {}, "secondary_capture"),
+        ("CR", {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localiser"),
+        ("US", {}, "other_modality"),
+    ],
+)
+def test_what_is_used_only_when_asked_for_is_asked_for_by_research(
+    tmp_path: Path, kind: str, elements: dict[str, Any], code: str
+) -> None:
+    path = write_dicom(tmp_path / "a", FILM, kind, **elements)
+    selection = select(path, modalities=("radiograph",))
+    assert codes(selection) == [code]
+    assert selection.used == ()
+    asked = select(path, modalities=("radiograph",), research=True)
+    assert len(asked.used) == 1
+    assert asked.left_out == ()
+
+
+def test_what_shows_nothing_is_never_read(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a", np.full((40, 40), 7, dtype=np.uint16), "CR")
+    assert codes(select(tmp_path, modalities=("radiograph",), research=True)) == ["blank"]
+
+
+def test_a_ct_without_a_place_and_a_film_of_several_frames_are_not_read(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a", SCAN[0], "CT")
+    assert codes(select(tmp_path / "a")) == ["missing_place"]
+    write_dicom(tmp_path / "b", SCAN, "CR")
+    assert codes(select(tmp_path / "b", modalities=("radiograph",))) == ["several_frames"]
+
+
+def test_a_series_that_is_there_twice_is_read_once(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a", FILM, "CR")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.write(path, "a")
+    with images_at([tmp_path]) as found:
+        (study,) = studies_of(found)
+        selection = select_images(study, ("radiograph",))
+    assert len(selection.used) == 1
+    assert codes(selection) == ["copy"]
