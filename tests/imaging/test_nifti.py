@@ -345,9 +345,11 @@ def test_a_place_that_cannot_be_is_told_and_the_other_taken(tmp_path: Path, brok
     patched(path, 280, np.array([*broken, *broken, *broken], "<f4").tobytes())
     assert_allclose(read_nifti(path, modality="CT").geometry.affine, expected, atol=1e-4)  # type: ignore[arg-type]
     assert "its sform is no place" in told_of(path)
-    patched(path, 256, np.array([2, 0, 0], "<f4").tobytes())
-    assert read_nifti(path, modality="CT").geometry.affine is None
-    assert "its qform is no place" in told_of(path)
+    # A quaternion longer than 1, and one that is none.
+    for quaternion in ([2, 0, 0], [np.nan, 0, 0]):
+        patched(path, 256, np.array(quaternion, "<f4").tobytes())
+        assert read_nifti(path, modality="CT").geometry.affine is None
+        assert "its qform is no place" in told_of(path)
 
 
 def test_pixel_sizes_that_contradict_the_place_are_told(tmp_path: Path) -> None:

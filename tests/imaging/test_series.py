@@ -441,13 +441,22 @@ def test_two_slices_at_one_position_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", [AXIAL, SAGITTAL, OBLIQUE])
-@pytest.mark.parametrize("missing", [[1], [3], [2, 3], [1, 5]])
-def test_missing_slices_are_refused(tmp_path: Path, orientation: Sequence[float], missing: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("missing", "found"),
+    [
+        ([1], "a gap of 6 mm, in which a slice is missing"),
+        ([3], "a gap of 6 mm, in which a slice is missing"),
+        ([2, 3], "a gap of 9 mm, in which 2 slices are missing"),
+        ([1, 5], "2 gaps, the largest of 6 mm, in which 2 slices are missing"),
+    ],
+)
+def test_missing_slices_are_refused(
+    tmp_path: Path, orientation: Sequence[float], missing: list[int], found: str
+) -> None:
     positions = [position for index, position in enumerate(line(8, orientation)) if index not in missing]
     each = [{"AcquisitionNumber": index} for index in range(len(positions))]
     assembly = assemble(write_at(tmp_path, positions, orientation, each=each))
-    refused(assembly, RefusalCode.MISSING_SLICES, f"{len(missing)} slices are missing", 8 - len(missing))
-    assert "every 3 mm" in assembly.refused[0].sentence
+    refused(assembly, RefusalCode.MISSING_SLICES, f"every 3 mm, found {found}", 8 - len(missing))
 
 
 def test_uneven_slices_are_refused(tmp_path: Path) -> None:

@@ -125,8 +125,10 @@ def no_stack(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> Ref
     shortest = _common(steps)
     missing = np.round(steps / shortest) - 1
     if shortest >= THINNEST and missing.any():
-        found = f"expected slices every {shortest:.4g} mm, found {int((missing > 0).sum())} gaps, the largest of"
-        found = f"{found} {steps.max():.4g} mm, in which {int(missing.sum())} slices are missing"
+        gaps, lost = int((missing > 0).sum()), int(missing.sum())
+        where = f"{gaps} gaps, the largest of {steps.max():.4g} mm" if gaps > 1 else f"a gap of {steps.max():.4g} mm"
+        lack = f"{lost} slices are missing" if lost > 1 else "a slice is missing"
+        found = f"expected slices every {shortest:.4g} mm, found {where}, in which {lack}"
         return RefusedImageError(RefusalCode.MISSING_SLICES, found, remedy="export the whole series again")
     found = f"expected slices in equal steps along one line, found steps of {steps.min():.4g} to {steps.max():.4g} mm"
     remedy = "name the files of slices in equal steps only, or leave it out"
