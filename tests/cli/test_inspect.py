@@ -30,9 +30,12 @@ def study(folder: Path) -> Path:
     return folder
 
 
+COMMAND = [sys.executable, "-c", "from osteoscope.cli.main import main; main()", "inspect"]
+
+
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from osteoscope.cli.main import main; main()", "inspect", *map(str, arguments)],
+        [*COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -94,3 +97,14 @@ def test_files_of_many_folders_are_summed_up(tmp_path: Path) -> None:
     assert "to b: 2 files" in told
     assert "and 8 more" in told
     assert "Files refused: 24." in told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such pipe")
+def test_who_stops_reading_is_no_bug(tmp_path: Path) -> None:
+    command = [*COMMAND, str(study(tmp_path / "study"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 141

@@ -1,6 +1,7 @@
 """The ``osteoscope`` command.
 
-Exit codes: 0 done, 1 a bug, 2 usage, 3 a fault that the operator can mend, 130 interrupted.
+Exit codes: 0 done, 1 a bug, 2 usage, 3 a fault that the operator can mend, 130 interrupted, 141 whoever read the output
+left, as ``head`` does.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from osteoscope.cli import cohort, compare, evaluate, inspect, predict, recalibr
 from osteoscope.errors import OsteoscopeError
 
 FAULT = 3
+READER_LEFT = 141
 
 app = typer.Typer(
     name="osteoscope",
@@ -43,6 +45,11 @@ def main() -> None:
     """Run the command line, and turn faults into one line and an exit code."""
     try:
         app()
+    except SystemExit as end:
+        # Typer ends on a broken pipe with 1, which stands for a bug here.
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(READER_LEFT)
+        raise
     except OsteoscopeError as fault:
         # One line, whatever the fault's text holds.
         sys.stderr.write(f"osteoscope: {' '.join(str(fault).split())}\n")
