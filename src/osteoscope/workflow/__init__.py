@@ -13,6 +13,7 @@ from osteoscope.workflow.cohorts import (
 from osteoscope.workflow.comparing import ComparisonSummary, compare
 from osteoscope.workflow.evaluating import evaluate
 from osteoscope.workflow.inspecting import Inspection, inspect
+from osteoscope.workflow.phantoms import PhantomSummary, make_phantoms
 from osteoscope.workflow.predicting import PredictionSummary, predict
 from osteoscope.workflow.recalibrating import RecalibrationSummary, recalibrate
 from osteoscope.workflow.robustness import RobustnessSummary, sweep_robustness
@@ -24,6 +25,7 @@ __all__ = [
     "CohortSummary",
     "ComparisonSummary",
     "Inspection",
+    "PhantomSummary",
     "PredictionSummary",
     "RecalibrationSummary",
     "RobustnessSummary",
@@ -34,6 +36,7 @@ __all__ = [
     "compare",
     "evaluate",
     "inspect",
+    "make_phantoms",
     "predict",
     "recalibrate",
     "sweep_robustness",
