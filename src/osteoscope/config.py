@@ -288,7 +288,7 @@ def preset_config(
         As in `PreparationConfig`, `NetworkConfig` and `TrainingConfig`.
     """
     size, looks, epochs, repeats = {
-        "quick": (96, 8_000, 6, 1),
+        "quick": (96, 8_000, 4, 1),
         "standard": (128, 140_000, 30, 1),
         "full": (224, 400_000, 60, 3),
     }[preset]
