@@ -177,3 +177,12 @@ def sha256_of_input(path: Path) -> str:
 def sha256_of_text(text: str) -> str:
     """Hash a text's UTF-8 bytes with SHA-256, as 64 hexadecimal digits."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+SHORT_HASH = 12
+"""Hexadecimal digits of a hash that tell one name from another."""
+
+
+def short_hash(text: str) -> str:
+    """Give the first digits of a text's SHA-256, by which a UID is told without being known."""
+    return sha256_of_text(text)[:SHORT_HASH]

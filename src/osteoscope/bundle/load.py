@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
@@ -27,6 +28,11 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
+
+    @cached_property
+    def seen(self) -> SeenCases:
+        """What it was trained or recalibrated on, read once."""
+        return read_training_cases(self).joined(read_recalibration_cases(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ _ENCRYPTED = 0x1
 _UNPACK = "unpack it with a program that you trust, and name the folder"
 
 # What zipfile raises on a damaged archive, besides OSError.
-_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, LookupError, NotImplementedError, RuntimeError)
+_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, LookupError, RuntimeError)
 
 
 @dataclass(frozen=True, kw_only=True)

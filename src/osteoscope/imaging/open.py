@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from osteoscope.imaging.discover import Found, discover, look_into
 from osteoscope.imaging.refusal import Refusal, RefusalCode
+from osteoscope.storage import short_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -156,7 +157,6 @@ def study_of(path: Path) -> str:
     """Give the short hash of a DICOM file's Study Instance UID, though it was refused; empty where none can be read."""
     from osteoscope.imaging.headers import scan
     from osteoscope.imaging.opened import opened
-    from osteoscope.imaging.series import short_hash
 
     try:
         with opened(path) as stream:

@@ -18,6 +18,7 @@ from osteoscope.imaging.orientation import Turn, turn_to_display
 from osteoscope.imaging.refusal import Refusal, RefusalCode, RefusedImageError
 from osteoscope.imaging.stack import SAME_PLACE, Stack, blocks_of, no_stack, stacks_of
 from osteoscope.imaging.volume import Geometry, PixelSpacing, Planes, Source, Volume
+from osteoscope.storage import short_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -171,11 +172,6 @@ def _series_of(header: Header) -> tuple[str, ...]:
 
 def _name_of(key: tuple[str, ...], files: list[_File]) -> str:
     return short_hash(key[0] or "\n".join(sorted(file.sha256 for file in files)))
-
-
-def short_hash(text: str) -> str:
-    """Give the first 12 hexadecimal digits of a text's SHA-256, by which a UID is told without being known."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 # Planes and their stacks ----------------------------------------------------------------------------------------------

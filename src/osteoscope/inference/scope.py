@@ -20,7 +20,7 @@ import numpy as np
 from osteoscope.imaging.open import not_used_because, study_of
 from osteoscope.imaging.refusal import Refusal, RefusalCode
 from osteoscope.imaging.values import values_of
-from osteoscope.storage import sha256_of_file, sha256_of_text
+from osteoscope.storage import SHORT_HASH, sha256_of_file, short_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 LEAST_COVERED = 0.5
 """Of the largest of a study's CT series, in mm3, that another one must cover to be read in its place."""
-
-_DIGITS = 12
-"""Of the hashes by which studies and images are named."""
 
 _ASIDE = {
     RefusalCode.SECONDARY_CAPTURE: "a captured screen or a scanned film",
@@ -108,7 +105,7 @@ def studies_of(opened: Opened) -> tuple[Study, ...]:
 
 
 def _study_name(image: Image) -> str:
-    return image.study or image.series or image.volume.sources[0].sha256[:_DIGITS]
+    return image.study or image.series or image.volume.sources[0].sha256[:SHORT_HASH]
 
 
 def _by_study(files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
@@ -122,10 +119,10 @@ def _name_of_file(path: Path) -> str:
     try:
         # A pipe would never end.
         if path.is_file():
-            return sha256_of_file(path)[:_DIGITS]
+            return sha256_of_file(path)[:SHORT_HASH]
     except OSError:
         pass
-    return sha256_of_text(str(path))[:_DIGITS]
+    return short_hash(str(path))
 
 
 def _named(study: str, images: Sequence[Image]) -> tuple[StudyImage, ...]:

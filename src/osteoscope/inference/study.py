@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from osteoscope.bundle.load import read_recalibration_cases, read_training_cases
 from osteoscope.cohort.covariates import split_sites
 from osteoscope.imaging.resampling import Rectangle
 from osteoscope.imaging.slices import cut_slices, plan_slices, radiograph_grey
@@ -191,8 +190,7 @@ def _verdict(probabilities: NDArray[np.float64], predictor: Predictor, manifest:
 def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
     """Say what else to bear in mind."""
     limits = []
-    seen = read_training_cases(bundle).joined(read_recalibration_cases(bundle)).pixels
-    if any(one.values.sha256 in seen for one in selection.used):
+    if any(one.values.sha256 in bundle.seen.pixels for one in selection.used):
         limits.append("The bundle learnt from an image of this study, so this says nothing of how it does on others.")
     unused = [name for name in told.names if name not in bundle.manifest.network.covariates]
     if unused:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,6 +83,7 @@ class Question:
     told: Told
     research: bool
 
+    @cached_property
     def bundle_sha256(self) -> str:
         """Hash the bundle's manifest, which holds the hashes of all else in it."""
         return sha256_of_file(self.bundle.folder / MANIFEST)
@@ -91,7 +93,7 @@ class Question:
         told = self.told
         matter = {
             "osteoscope": osteoscope.__version__,
-            "bundle": self.bundle_sha256(),
+            "bundle": self.bundle_sha256,
             "told": [told.age, told.sex, told.site],
             "research": self.research,
             "images": sorted(
@@ -145,7 +147,7 @@ def write_prediction(
             for one in selection.refused
         ),
         bundle=BundleUsed(
-            sha256=question.bundle_sha256(),
+            sha256=question.bundle_sha256,
             osteoscope=manifest.osteoscope,
             members=len(manifest.members),
             provenance=manifest.provenance,
