@@ -84,7 +84,7 @@ class StorageError(OsteoscopeError):
 
 
 _EXTRAS = {
-    "filelock": "train",
+    "filelock": "study",
     "jinja2": "report",
     "lightning_fabric": "train",
     "matplotlib": "report",
@@ -98,7 +98,6 @@ _EXTRAS = {
     "scipy": "study",
     "sklearn": "study",
     "statsmodels": "study",
-    "threadpoolctl": "study",
     "torch": "train",
 }
 

@@ -121,6 +121,20 @@ def test_stored_bits_are_taken_out_of_those_allocated(
     np.testing.assert_array_equal(values_of(path), meant)
 
 
+@pytest.mark.parametrize("transfer_syntax", [EXPLICIT, IMPLICIT, DEFLATED])
+def test_frames_of_single_bits_need_not_begin_with_a_byte(path: Path, transfer_syntax: str) -> None:
+    # PS3.5 8.1.1: 5 x 7 bits are packed from the lowest on, and the second frame begins with the fourth bit of a byte.
+    meant = np.random.default_rng(0).integers(0, 2, (3, 5, 7), dtype=np.uint8)
+    packed = np.packbits(meant.ravel(), bitorder="little")
+    shape: dict[str, Any] = {"Rows": 5, "Columns": 7, "NumberOfFrames": 3}
+    encoding = Stored(transfer_syntax=transfer_syntax, bits=8)
+    bits: dict[str, Any] = {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+    write_dicom(path, packed[None], "DX", encoding=encoding, **shape, **bits)
+    header = read_header(path)
+    np.testing.assert_array_equal(decode(header), meant)
+    np.testing.assert_array_equal(decode(header, [2, 1]), meant[[2, 1]])
+
+
 @pytest.mark.parametrize("transfer_syntax", [EXPLICIT, BIG_ENDIAN])
 @pytest.mark.parametrize(("bits", "factor"), [(8, 1), (32, 100_000)])
 def test_other_depths_than_16_bits_are_read(path: Path, transfer_syntax: str, bits: int, factor: int) -> None:

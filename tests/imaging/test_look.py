@@ -39,7 +39,7 @@ def test_uniform_borders_are_measured_and_left_out_of_the_content() -> None:
     framed = np.zeros((250, 200), dtype=np.float32)
     framed[20:220, 40:190] = plane
     seen = look(framed)
-    borders = [seen.border_features[f"border_{side}"] for side in ("left", "top", "right", "bottom")]
+    borders = [seen.features[f"border_{side}"] for side in ("left", "top", "right", "bottom")]
     assert borders == pytest.approx([40 / 200, 20 / 250, 10 / 200, 30 / 250], abs=0.02)
     assert seen.content == pytest.approx((0.2, 0.08, 0.95, 0.88), abs=0.02)
     content, whole = seen.descriptor[1].ravel(), look(plane).descriptor[0].ravel()
@@ -50,12 +50,12 @@ def test_a_mark_in_a_corner_is_seen() -> None:
     plane = (blots() * 0.5).astype(np.float32)
     marked = plane.copy()
     marked[8:20, 8:11] = marked[8:11, 8:20] = 1.0
-    assert look(marked).border_features["corner_marks"] > look(plane).border_features["corner_marks"]
+    assert look(marked).features["corner_marks"] > look(plane).features["corner_marks"]
 
 
 def test_greys_and_shape_are_those_of_the_picture() -> None:
     plane = blots()
-    features = look(plane).border_features
+    features = look(plane).features
     assert features["mean"] == pytest.approx(float(plane.mean()), abs=1e-5)
     assert features["deviation"] == pytest.approx(float(plane.std()), abs=1e-5)
     assert features["aspect"] == 150 / 200
@@ -67,7 +67,7 @@ def test_a_constant_picture_has_an_empty_descriptor_and_finite_features(side: in
     seen = look(np.full((side, side), 0.5, dtype=np.float32))
     assert seen.descriptor.shape == (2, SIDE, SIDE)
     assert not seen.descriptor.any()
-    assert np.isfinite(list(seen.border_features.values())).all()
+    assert np.isfinite(list(seen.features.values())).all()
 
 
 @pytest.mark.parametrize(

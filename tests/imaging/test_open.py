@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel
 import numpy as np
+import pytest
+from dicom_files import write_dicom, write_series
 from PIL import Image as Picture
 
-from osteoscope.errors import MissingExtraError, StorageError
+from osteoscope.errors import ImageError, MissingExtraError, StorageError
 from osteoscope.imaging import open as opening
 from osteoscope.imaging import picture
-from osteoscope.imaging.open import images_at, not_used_because
-from osteoscope.imaging.refusal import Refusal, RefusalCode
+from osteoscope.imaging.open import images_at, not_used_because, open_image
+from osteoscope.imaging.refusal import Refusal, RefusalCode, RefusedImageError
 from osteoscope.imaging.values import Values, values_of
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 GREY = (np.add.outer(3 * np.arange(40), 2 * np.arange(48)) % 256).astype(np.uint8)
 SCAN = np.random.default_rng(0).normal(300, 60, (40, 36, 12)).astype(np.float32)
@@ -97,3 +98,100 @@ def test_what_can_be_read_and_is_not_used_says_why(tmp_path: Path) -> None:
     assert not_used_because(radiograph, BLANK) is RefusalCode.BLANK
     aside = opening.Image(volume=scan.volume, format="DICOM", files=scan.files, aside=RefusalCode.LOCALISER)
     assert not_used_because(aside, GREYS) is RefusalCode.LOCALISER
+
+
+# One image
+
+SLICES = np.random.default_rng(1).integers(0, 400, (6, 40, 48), dtype=np.uint16)
+
+
+def test_the_one_image_of_a_file_or_a_folder_is_opened(tmp_path: Path) -> None:
+    folder = filled(tmp_path / "study")
+    assert open_image(folder / "a.png").format == "PNG"
+    assert open_image(folder / "b.nii.gz").volume.modality == "MR"
+    assert open_image(folder / "b.nii.gz", modality="CT").volume.modality == "CT"
+    write_series(tmp_path / "ct" / "deep", SLICES)
+    assert open_image(tmp_path / "ct").volume.geometry.shape == (6, 40, 48)
+
+
+def test_a_scout_and_what_is_no_image_lie_beside_one(tmp_path: Path) -> None:
+    folder = tmp_path / "ct"
+    write_series(folder, SLICES)
+    write_dicom(
+        folder / "scout", SLICES[0], position=(0, 0, 0), series="b", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    )
+    (folder / "notes.txt").write_text("beside")
+    (folder / "leftover").write_bytes(bytes(range(256)))
+    assert len(open_image(folder).files) == 6
+
+
+def test_a_folder_of_two_series_is_no_image(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", SLICES, series="a")
+    write_series(tmp_path / "b", SLICES[:4], series="b")
+    with pytest.raises(ImageError, match="expected one image, found 2: CT of 4 x 40 x 48, CT of 6 x 40 x 48") as fault:
+        open_image(tmp_path)
+    assert fault.value.path == tmp_path
+    assert "one series" in (fault.value.remedy or "")
+
+
+@pytest.mark.parametrize("place", [2, 5])
+def test_a_damaged_file_may_be_a_slice_and_forbids_the_folder(tmp_path: Path, place: int) -> None:
+    cut = write_series(tmp_path / "ct", SLICES)[place]
+    cut.write_bytes(cut.read_bytes()[:-100])
+    with pytest.raises(RefusedImageError) as fault:
+        open_image(tmp_path / "ct")
+    assert (fault.value.code, fault.value.path) == (RefusalCode.TRUNCATED_PIXELS, cut)
+
+
+@pytest.mark.parametrize("missing", ["folder", "file", "image", "unzipped"])
+def test_where_there_is_no_image_it_is_said(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / "notes.txt").write_text("beside")
+    with zipfile.ZipFile(tmp_path / "unzipped", "w") as opened:
+        opened.writestr("a", "b")
+    said = {
+        "folder": "the folder is empty",
+        "file": "there is no such file or folder",
+        "image": "expected an image, found none",
+        "unzipped": "expected an image, found a zip",
+    }
+    with pytest.raises(ImageError, match=said[missing]):
+        open_image(tmp_path / missing)
+
+
+def test_a_folder_of_scouts_alone_is_no_image_and_a_scout_that_is_named_is_one(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    path = write_dicom(tmp_path / "a" / "scout", SLICES[0], "SC")
+    with pytest.raises(ImageError, match="only what is used when asked for: a captured screen"):
+        open_image(tmp_path / "a")
+    assert open_image(path).aside is RefusalCode.SECONDARY_CAPTURE
+
+
+# Phantoms
+
+MARK: dict[str, Any] = {"Manufacturer": "Osteoscope phantom"}
+
+
+def test_a_phantom_is_known_by_its_header_whichever_format_holds_it(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", SLICES, **MARK)
+    write_series(tmp_path / "b", SLICES, Manufacturer=None, ManufacturerModelName="Osteoscope phantom CT A")
+    write_series(tmp_path / "c", SLICES, Manufacturer="SIEMENS", ManufacturerModelName="Definition")
+    write_series(tmp_path / "d", SLICES)
+    assert [open_image(tmp_path / name).phantom for name in "abcd"] == [True, True, False, False]
+    for name in ("marked", "unmarked", "alone"):
+        nibabel.save(nibabel.Nifti1Image(SCAN, np.diag([0.5, 0.5, 3, 1])), tmp_path / f"{name}.nii")
+    (tmp_path / "marked.json").write_text(json.dumps({"ManufacturersModelName": "Osteoscope_phantom", **MARK}))
+    (tmp_path / "unmarked.json").write_text(json.dumps({"Manufacturer": "Siemens"}))
+    found = {name: open_image(tmp_path / f"{name}.nii").phantom for name in ("marked", "unmarked", "alone")}
+    assert found == {"marked": True, "unmarked": False, "alone": False}
+    Picture.fromarray(GREY).save(tmp_path / "a.png")
+    assert not open_image(tmp_path / "a.png").phantom
+
+
+def test_slices_of_a_phantom_and_of_a_patient_are_never_one_image(tmp_path: Path) -> None:
+    each = [MARK if place in (1, 3) else {"Manufacturer": "SIEMENS"} for place in range(6)]
+    write_series(tmp_path, SLICES, each=each)
+    with images_at([tmp_path]) as found:
+        assert not any(image.volume.geometry.shape[0] == 6 for image in found.images)
+        assert len({image.phantom for image in found.images}) == len(found.images)

@@ -46,6 +46,17 @@ def test_making_a_volume_decodes_nothing() -> None:
     assert asked == []
 
 
+def test_values_that_are_there_are_a_volume_too() -> None:
+    values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    geometry = Geometry(shape=(2, 3, 4), affine=np.diag([1.0, 1, 2, 1]))
+    volume = Volume.in_memory(values, geometry, "CT")
+    assert volume.read([1]).tolist() == values[[1]].tolist()
+    assert volume.read().dtype == np.float32
+    assert (volume.modality, volume.sources) == ("CT", ())
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 4\), got \(2, 4, 3\)"):
+        Volume.in_memory(values.transpose(0, 2, 1), geometry, "CT")
+
+
 @pytest.mark.parametrize("index", [-1, 3])
 def test_a_plane_that_is_not_there_is_refused(index: int) -> None:
     with pytest.raises(IndexError, match=f"from 0 to 2, got {index}"):

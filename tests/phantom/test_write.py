@@ -22,8 +22,8 @@ from pydicom.sr.codedict import codes
 
 from osteoscope.errors import InputError, StorageError
 from osteoscope.imaging.series import assemble
+from osteoscope.imaging.synthetic import is_phantom
 from osteoscope.phantom import write
-from osteoscope.phantom.mark import is_phantom
 from osteoscope.phantom.patients import LABELS, Patient, draw_patients, log_likelihood_ratio
 from osteoscope.phantom.render import Rendering, render
 from osteoscope.phantom.scanner import Acquisition

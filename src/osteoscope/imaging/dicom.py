@@ -23,6 +23,7 @@ from osteoscope.imaging.headers import (
 from osteoscope.imaging.opened import KnownFile, Stamp, opened, stamp_of
 from osteoscope.imaging.pixels import JPEG_EXTENDED, LARGEST_FRAME, READ, PixelFormat, stored_frames
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
+from osteoscope.imaging.synthetic import is_phantom
 from osteoscope.imaging.units import Units, units_of
 from osteoscope.imaging.volume import PixelSpacing
 
@@ -83,6 +84,8 @@ class Header:
         How the pixels are stored.
     units
         How stored values become modality units.
+    phantom
+        Whether it says that it was made from the phantom (`osteoscope.imaging.synthetic`).
     remarks
         What was odd about the header and how it was taken, as sentences without a full stop.
     """
@@ -104,6 +107,7 @@ class Header:
     aspect: float
     pixels: PixelFormat
     units: Units
+    phantom: bool = False
     remarks: tuple[str, ...] = ()
 
 
@@ -217,6 +221,9 @@ def _header(path: Path, stamp: Stamp, transfer_syntax: str, elements: Elements, 
         aspect=aspect,
         pixels=pixels,
         units=units_of(elements, pixels, modality, remarks),
+        phantom=is_phantom(
+            {"Manufacturer": elements.word(0x00080070), "ManufacturerModelName": elements.word(0x00081090)}
+        ),
         remarks=tuple(remarks),
     )
 

@@ -111,8 +111,11 @@ _TEXT = frozenset(
         0x0008002A,  # Acquisition DateTime
         0x00080032,  # Acquisition Time
         0x00080060,  # Modality
+        0x00080070,  # Manufacturer
+        0x00081090,  # Manufacturer's Model Name
         0x00089007,  # Frame Type
         0x00180050,  # Slice Thickness
+        0x00180060,  # KVP
         0x00180081,  # Echo Time
         0x00180082,  # Inversion Time
         0x00180086,  # Echo Numbers

@@ -8,7 +8,7 @@ aspect do not matter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from osteoscope.imaging.prepare import Box
 
-VERSION = 1
+VERSION = 2
 """Of all that is computed here: a look of another version is another look."""
 
 SIDE = 48
@@ -53,7 +53,7 @@ _GREY_SIDE = 128
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Look:
-    """What a picture looks like.
+    """What a picture looks like, or a CT or MR as the picture that `osteoscope.imaging.scan_look` makes of it.
 
     Parameters
     ----------
@@ -63,7 +63,9 @@ class Look:
         ``(left, top, right, bottom)`` of what is left without uniform borders, as shares of the columns and rows.
     descriptor
         int8 ``(2, SIDE, SIDE)``: of the whole picture and of its content, in steps of `STEP`.
-    border_features
+    features
+        What can be measured apart from what is shown; of a scan what `osteoscope.imaging.scan_look.look_at_scan` says,
+        of a picture:
         ``border_left``, ``border_top``, ``border_right``, ``border_bottom``: share of the side that is uniform border.
         ``black_share``, ``white_share``: pixels within 1/255 of the darkest and of the brightest one.
         ``mean``, ``deviation``: of the greys, 0..1.
@@ -71,12 +73,15 @@ class Look:
         outer frame (0.15 of each side) that small, sharp and bright structures cover, as letters and markers do.
         ``aspect``: columns over rows.
         ``sharpness``: mean difference of neighbouring pixels over the standard deviation of all.
+    words
+        What its header says, by name; nothing of a picture.
     """
 
     shape: tuple[int, int]
     content: Box
     descriptor: NDArray[np.int8]
-    border_features: Mapping[str, float]
+    features: Mapping[str, float]
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 def look(plane: NDArray[np.float32]) -> Look:
@@ -103,7 +108,7 @@ def look(plane: NDArray[np.float32]) -> Look:
         shape=(rows, columns),
         content=content,
         descriptor=np.clip(np.rint(banded(frames, fine=_FINE, coarse=_COARSE) / STEP), -127, 127).astype(np.int8),
-        border_features={**_borders(content), **_greys(plane), **_marks(grey)},
+        features={**_borders(content), **_greys(plane), **_marks(grey)},
     )
 
 

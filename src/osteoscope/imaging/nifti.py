@@ -74,7 +74,7 @@ def open_nifti(path: Path, *, modality: Modality | None = None) -> Scan:
         header = read_header(stream, path)
     header.array.check(stamp.size, path)
     beside = read_sidecar(path)
-    header = replace(header, modality=beside.modality, normal=beside.normal)
+    header = replace(header, modality=beside.modality, normal=beside.normal, phantom=beside.phantom)
     return scan_of(header, path, stamp, sha256, modality=modality)
 
 

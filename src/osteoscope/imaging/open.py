@@ -7,8 +7,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from osteoscope.errors import ImageError
 from osteoscope.imaging.discover import Found, discover, look_into
-from osteoscope.imaging.refusal import Refusal, RefusalCode
+from osteoscope.imaging.refusal import LEFT_OUT, Refusal, RefusalCode, RefusedImageError
 from osteoscope.storage import short_hash
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Image:
         Transfer syntaxes of a DICOM series, each by its name (PS3.6 A).
     aside
         Why it is used only when asked for, or None.
+    phantom
+        Whether its headers, or what lies beside a NIfTI, say that it was made from the phantom: nobody is on it. A file
+        that cannot say so is taken for no phantom.
     remarks
         What was odd and how it was taken, as sentences without a full stop.
     """
@@ -63,6 +67,7 @@ class Image:
     dicom_modality: str = ""
     encodings: tuple[str, ...] = ()
     aside: RefusalCode | None = None
+    phantom: bool = False
     remarks: tuple[str, ...] = ()
 
 
@@ -113,6 +118,67 @@ def open_images(found: Found, *, modality: Modality | None = None) -> Opened:
         ),
         refused=tuple(sorted(refused, key=lambda one: os.fsencode(one.files[0]))),
     )
+
+
+def open_image(path: Path, *, modality: Modality | None = None) -> Image:
+    """Open the one image that a file is, or that a folder holds.
+
+    What is used only when asked for, such as the scout of a CT, is left aside in a folder, as are files that are no
+    image; a file that is damaged is not, for it may be a slice of the image that is meant.
+
+    Parameters
+    ----------
+    path
+        A file, or a folder whatever its depth; not a zip.
+    modality
+        Of a file that does not say its own, as NIfTI does not.
+
+    Raises
+    ------
+    ImageError
+        If there is none, there are several, or one is refused; `RefusedImageError` with the code where it is.
+    """
+    found = discover([path])
+    opened = open_images(found, modality=modality)
+    whole = path.is_dir()
+    refused = [refusal for refusal in opened.refused if not whole or refusal.code not in _BESIDE]
+    if refused:
+        # Without a slice that is damaged the others may be refused, too, as an uneven stack.
+        first = min(refused, key=lambda refusal: len(refusal.files))
+        raise RefusedImageError(first.code, first.sentence, path=first.files[0], remedy=first.remedy)
+    images = [image for image in opened.images if image.aside is None] if whole else opened.images
+    if len(images) == 1:
+        return images[0]
+    raise ImageError(_counted(images, opened, found), path=path, remedy=_ONE_IMAGE)
+
+
+_BESIDE = (RefusalCode.NOT_AN_IMAGE, RefusalCode.NO_PIXELS)
+"""Of files that lie beside an image and are no part of it."""
+
+_ONE_IMAGE = "name a folder that holds the files of one series and nothing else, or one file"
+
+
+def _counted(images: Sequence[Image], opened: Opened, found: Found) -> str:
+    """Say what was found in the place of one image."""
+    if images:
+        kinds = ", ".join(sorted(_described(image) for image in images)[:_MOST_NAMED])
+        more = f" and {len(images) - _MOST_NAMED} more" if len(images) > _MOST_NAMED else ""
+        return f"expected one image, found {len(images)}: {kinds}{more}"
+    if opened.images:
+        return f"expected an image, found only what is used when asked for: {LEFT_OUT[_first_code(opened)]}"
+    return f"expected an image, found {'a zip' if found.archives else 'none'}"
+
+
+_MOST_NAMED = 4
+
+
+def _first_code(opened: Opened) -> RefusalCode:
+    return next(image.aside for image in opened.images if image.aside is not None)
+
+
+def _described(image: Image) -> str:
+    planes, rows, columns = image.volume.geometry.shape
+    return f"{image.dicom_modality or image.format} of {planes} x {rows} x {columns}"
 
 
 def not_used_because(image: Image, values: Values) -> RefusalCode | None:
@@ -192,6 +258,7 @@ def _of_series(series: Series) -> Image:
         dicom_modality=series.dicom_modality,
         encodings=tuple(transfer_syntax_name(uid) for uid in series.transfer_syntaxes),
         aside=series.aside,
+        phantom=series.phantom,
         remarks=series.remarks,
     )
 
@@ -210,4 +277,4 @@ def _open_single(path: Path, kind: Format, modality: Modality | None) -> Image:
         from osteoscope.imaging.metaimage import open_metaimage
 
         scan = open_metaimage(path, modality=modality)
-    return Image(volume=scan.volume, format=kind, files=(path,), remarks=scan.told)
+    return Image(volume=scan.volume, format=kind, files=(path,), phantom=scan.phantom, remarks=scan.told)

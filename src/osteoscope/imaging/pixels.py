@@ -157,6 +157,8 @@ def stored_frames(stream: FileIO, pixels: PixelFormat, frames: Sequence[int]) ->
 def _native(stream: FileIO | io.BytesIO, pixels: PixelFormat, index: int) -> NDArray[Any]:
     """Read a frame that is not compressed; the plain case needs no decoder, which takes longer than to read it."""
     stream.seek(pixels.element.offset)
+    if pixels.samples == pixels.allocated == 1 and pixels.transfer_syntax != EXPLICIT_BIG:
+        return _single_bits(stream, pixels, index)
     plain = pixels.samples == 1 and pixels.allocated > 1
     if plain and not (pixels.transfer_syntax == EXPLICIT_BIG and pixels.allocated == 8):
         order = ">" if pixels.transfer_syntax == EXPLICIT_BIG else "<"
@@ -169,6 +171,19 @@ def _native(stream: FileIO | io.BytesIO, pixels: PixelFormat, index: int) -> NDA
         values = np.frombuffer(content, dtype=f"{order}{kind}{pixels.allocated // 8}")
         return values.reshape(pixels.rows, pixels.columns)
     return _by_pydicom(stream, pixels, index=index, view_only=True)
+
+
+def _single_bits(stream: FileIO | io.BytesIO, pixels: PixelFormat, index: int) -> NDArray[Any]:
+    """Read a frame of single bits, which need not begin with a byte (PS3.5 8.1.1); pydicom takes it that it does."""
+    count = pixels.rows * pixels.columns
+    byte, bit = divmod(index * count, 8)
+    length = (bit + count + 7) // 8
+    stream.seek(byte, io.SEEK_CUR)
+    content = stream.read(length)
+    if len(content) < length:
+        raise _truncated(f"expected {length} bytes of a frame, found {len(content)}")
+    bits = np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")
+    return bits[bit : bit + count].reshape(pixels.rows, pixels.columns)
 
 
 def _bits(values: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:

@@ -45,10 +45,21 @@ _SAMPLED_PLANES = 24
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scan:
-    """A Volume, and what was concluded or found odd when its file was opened, in sentences without a full stop."""
+    """An opened file.
+
+    Parameters
+    ----------
+    volume
+        What it holds.
+    told
+        What was concluded or found odd when it was opened, in sentences without a full stop.
+    phantom
+        Whether what lies beside it says that it was made from the phantom (`osteoscope.imaging.synthetic`).
+    """
 
     volume: Volume
     told: tuple[str, ...]
+    phantom: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +82,8 @@ class ArrayHeader:
         Unit vector in LPS along which the slices were acquired, where it is known.
     told
         What was odd, in sentences without a full stop.
+    phantom
+        As in `Scan`.
     """
 
     array: StoredArray
@@ -81,6 +94,7 @@ class ArrayHeader:
     modality: str | None = None
     normal: NDArray[np.float64] | None = None
     told: tuple[str, ...] = ()
+    phantom: bool = False
 
 
 def scan_of(header: ArrayHeader, path: Path, stamp: Stamp, sha256: str, *, modality: Modality | None) -> Scan:
@@ -106,7 +120,7 @@ def scan_of(header: ArrayHeader, path: Path, stamp: Stamp, sha256: str, *, modal
     known, told_of_modality = _modality(modality or header.modality, reader, geometry.shape[0], path)
     sources = (Source(path=path, sha256=sha256),)
     volume = Volume(geometry=geometry, modality=known, sources=sources, reader=reader)
-    return Scan(volume=volume, told=(*header.told, *told, *told_of_modality))
+    return Scan(volume=volume, told=(*header.told, *told, *told_of_modality), phantom=header.phantom)
 
 
 def _placed(header: ArrayHeader) -> tuple[Geometry, Turn, list[str]]:

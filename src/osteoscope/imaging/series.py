@@ -66,6 +66,8 @@ class Series:
         What tells it from the other parts of its series, such as ``echo 2``; empty where the series is one image.
     dicom_modality
         Modality (0008,0060) as the files have it, such as ``CR``, or empty.
+    phantom
+        Whether the files say that they were made from the phantom (`osteoscope.imaging.synthetic`).
     transfer_syntaxes
         UIDs of how the files are encoded, each once; `osteoscope.imaging.dicom.transfer_syntax_name` names one.
     aside
@@ -81,6 +83,7 @@ class Series:
     name: str
     part: str
     dicom_modality: str
+    phantom: bool
     transfer_syntaxes: tuple[str, ...]
     aside: RefusalCode | None
     remarks: tuple[str, ...]
@@ -102,11 +105,12 @@ def assemble(paths: Sequence[Path]) -> Assembly:
 
     Files belong together by Series Instance UID; those without one, if they lie in one folder and share patient, study,
     series number and modality. A series is divided by what no stack of planes can be of: modality, rows, columns,
-    spacing, orientation, frame of reference. If what results is no even stack of planes at places of their own, it is
-    divided by what else may tell its planes apart (echo, acquisition, temporal position …). Planes are ordered along
-    the normal of their orientation, whatever the instance numbers say, and the distance between them is that of their
-    positions, whatever the slice thickness says. What is then still no even stack is refused as a whole; no plane is
-    left out and no place is invented. Planes that are there twice, with equal values, are read once.
+    spacing, orientation, frame of reference, being a phantom or none. If what results is no even stack of planes at
+    places of their own, it is divided by what else may tell its planes apart (echo, acquisition, temporal position …).
+    Planes are ordered along the normal of their orientation, whatever the instance numbers say, and the distance
+    between them is that of their positions, whatever the slice thickness says. What is then still no even stack is
+    refused as a whole; no plane is left out and no place is invented. Planes that are there twice, with equal values,
+    are read once.
 
     Parameters
     ----------
@@ -242,7 +246,7 @@ def _alike(planes: Iterable[_Plane]) -> list[list[_Plane]]:
 
 def _kind(plane: _Plane) -> tuple[object, ...]:
     header = plane.header
-    return header.modality, header.aside, header.rows, header.columns, header.frame_of_reference
+    return header.modality, header.aside, header.rows, header.columns, header.frame_of_reference, header.phantom
 
 
 def _close(one: _Plane, other: _Plane) -> bool:
@@ -262,7 +266,8 @@ def _alike_without_place(planes: list[_Plane]) -> list[list[_Plane]]:
     for plane in planes:
         header = plane.header
         together = header.modality != "radiograph" and header.series
-        groups.setdefault((header.modality, header.aside) if together else plane.file.sha256, []).append(plane)
+        key = (header.modality, header.aside, header.phantom) if together else plane.file.sha256
+        groups.setdefault(key, []).append(plane)
     return list(groups.values())
 
 
@@ -411,6 +416,7 @@ def _series(name: str, found: _Found, part: str) -> Series:
         name=name,
         part=part,
         dicom_modality=header.dicom_modality,
+        phantom=header.phantom,
         transfer_syntaxes=tuple(dict.fromkeys(file.header.transfer_syntax for file in files)),
         aside=header.aside,
         remarks=_remarks(files, geometry),

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from osteoscope.imaging.synthetic import is_phantom
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -39,10 +41,13 @@ class Sidecar:
         The DICOM code, such as ``CT``, ``MR`` or ``PT`` (PS3.3 C.7.3.1.1.1), or None.
     normal
         Unit vector in LPS at right angles to the slices as they were acquired, or None.
+    phantom
+        Whether it says that the image was made from the phantom (`osteoscope.imaging.synthetic`).
     """
 
     modality: str | None = None
     normal: NDArray[np.float64] | None = None
+    phantom: bool = False
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -58,7 +63,8 @@ def read_sidecar(path: Path) -> Sidecar:
     modality = content.get("Modality")
     if not isinstance(modality, str):
         modality = next((name for name, suffix in _SUFFIXES.items() if suffix.search(stem)), None)
-    return Sidecar(modality=modality, normal=_normal(content.get("ImageOrientationPatientDICOM")))
+    normal = _normal(content.get("ImageOrientationPatientDICOM"))
+    return Sidecar(modality=modality, normal=normal, phantom=is_phantom(content))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from osteoscope.errors import InputError
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
@@ -157,7 +158,9 @@ def cut_slices(volume: Volume, plan: SlicePlan, which: Sequence[int] | None = No
         If a plane cannot be decoded.
     """
     stacks = [plan.stacks[place] for place in (range(len(plan.planes)) if which is None else which)]
-    shown = {plane: _shown(volume, plane, plan) for plane in sorted({plane for stack in stacks for plane in stack})}
+    # The products are small: shared out to several threads they take many times as long.
+    with threadpool_limits(limits=1, user_api="blas"):
+        shown = {plane: _shown(volume, plane, plan) for plane in sorted({plane for stack in stacks for plane in stack})}
     return np.stack([np.concatenate([shown[plane] for plane in stack]) for stack in stacks])
 
 

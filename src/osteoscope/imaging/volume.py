@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,6 +173,31 @@ class Volume:
     modality: Modality
     sources: tuple[Source, ...]
     reader: Reader
+
+    @classmethod
+    def in_memory(cls, values: NDArray[Any], geometry: Geometry, modality: Modality) -> Self:
+        """Make a volume of values that are there already.
+
+        Parameters
+        ----------
+        values
+            ``(planes, rows, columns)`` in modality units; they are not copied, and turned to float32 when read.
+        geometry, modality
+            As in `Volume`.
+
+        Raises
+        ------
+        ValueError
+            If the values have another shape than the geometry.
+        """
+        if values.shape != geometry.shape:
+            msg = f"expected values of shape {geometry.shape}, got {values.shape}"
+            raise ValueError(msg)
+
+        def read(planes: Sequence[int]) -> Planes:
+            return values[list(planes)].astype(np.float32)
+
+        return cls(geometry=geometry, modality=modality, sources=(), reader=read)
 
     def read(self, planes: Sequence[int] | None = None) -> Planes:
         """Decode planes.

@@ -19,7 +19,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DT, format_number_as_ds
 
 from osteoscope import __version__
-from osteoscope.phantom.mark import MANUFACTURER, SYNTHETIC
+from osteoscope.imaging.synthetic import MANUFACTURER, SYNTHETIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

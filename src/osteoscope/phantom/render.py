@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from osteoscope.imaging.volume import Geometry, PixelSpacing
 from osteoscope.phantom.anatomy import Bones, Placed, Spine, build_spine, paint_side_bones, see_bones
@@ -100,7 +101,14 @@ def render(
     if shape[0] < 2 or min(shape[1:]) < 16:
         msg = f"expected at least 2 planes of 16 x 16 pixels, got {shape}"
         raise ValueError(msg)
+    # The products are small: shared out to several threads they take several times as long.
+    with threadpool_limits(limits=1):
+        return _render(attributes, seed, acquisition, shape)
 
+
+def _render(
+    attributes: Attributes, seed: int, acquisition: Acquisition | None, shape: tuple[int, int, int]
+) -> Rendering:
     def streams(part: str) -> Generator:
         return np.random.default_rng([seed, zlib.crc32(part.encode())])
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from osteoscope import __version__
 from osteoscope.errors import InputError
-from osteoscope.phantom.mark import SYNTHETIC
+from osteoscope.imaging.synthetic import SYNTHETIC
 from osteoscope.phantom.patients import Attributes, Patient
 from osteoscope.phantom.scanner import Acquisition
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Of the JSON; raised when its shape changes."""
+
+TRUTHS = "truth"
+"""Folder that holds a folder of each patient."""
 
 TRUTH, DISCRIMINATIVE = "truth.json", "discriminative.nii.gz"
 

@@ -16,12 +16,11 @@ import shutil
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from osteoscope.imaging.nifti import write_nifti
 from osteoscope.phantom.dicom import ct_series, identify, segmentation
 from osteoscope.phantom.render import SHAPE, render
-from osteoscope.phantom.truth import DISCRIMINATIVE, TRUTH, truth_to_json
+from osteoscope.phantom.truth import DISCRIMINATIVE, TRUTH, TRUTHS, truth_to_json
 from osteoscope.storage import folder_written_whole, write_json
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
     from osteoscope.phantom.patients import Patient
     from osteoscope.phantom.scanner import Acquisition
 
-IMAGES, TRUTHS = "images", "truth"
+IMAGES = "images"
+SERIES, SEGMENTATION = "ct", "segmentation.dcm"
 
 _HEADER_BYTES = 4096
 """Of a slice and of what the segmentation says of it, at most."""
@@ -67,9 +67,7 @@ def write_patient(
         If the operating system refuses.
     """
     attributes = patient.attributes
-    # The products are small: shared out to several threads they take several times as long.
-    with threadpool_limits(limits=1):
-        rendering = render(attributes, patient.seed, acquisition=acquisition, shape=shape)
+    rendering = render(attributes, patient.seed, acquisition=acquisition, shape=shape)
     identity = identify(attributes, patient.seed, rendering.acquisition, shape)
     series = ct_series(attributes, rendering, identity)
     tumour = segmentation(attributes, rendering, identity, series)
@@ -79,10 +77,10 @@ def write_patient(
         folder_written_whole(output / IMAGES / identity.patient) as images,
         folder_written_whole(output / TRUTHS / identity.patient) as truth,
     ):
-        (images / "ct").mkdir()
+        (images / SERIES).mkdir()
         for one in series:
-            one.save_as(images / "ct" / f"{one.InstanceNumber:03d}.dcm", enforce_file_format=True)
-        tumour.save_as(images / "segmentation.dcm", enforce_file_format=True)
+            one.save_as(images / SERIES / f"{one.InstanceNumber:03d}.dcm", enforce_file_format=True)
+        tumour.save_as(images / SEGMENTATION, enforce_file_format=True)
         write_nifti(truth / DISCRIMINATIVE, rendering.discriminative.astype(np.float32), affine)
         write_json(truth / TRUTH, truth_to_json(patient, rendering, identity))
 
