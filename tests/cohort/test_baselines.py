@@ -22,10 +22,10 @@ def labels_of(cohort: Cohort) -> np.ndarray:
 
 
 def found_in(
-    cohort: Cohort, repeats: int = 1, borders: dict[str, dict[str, float]] | None = None
+    cohort: Cohort, repeats: int = 1, features: dict[str, dict[str, float]] | None = None
 ) -> dict[str, Baseline]:
     folds = make_folds(cases(cohort), folds=3, repeats=repeats, seed=0, classes=cohort.classes)
-    return {one.name: one for one in baselines(cohort, folds, borders=borders)}
+    return {one.name: one for one in baselines(cohort, folds, features=features)}
 
 
 def auc(baseline: Baseline, labels: np.ndarray) -> float:
@@ -88,7 +88,7 @@ def test_borders_are_found_by_the_geometry_where_they_are_known(tmp_path: Path) 
     borders = {entry["image"]: {"corner_marks": float(entry["label"] == GCT)} for entry in made}
     del borders[made[0]["image"]]
     assert auc(found_in(cohort)[GEOMETRY], labels_of(cohort)) < 0.75
-    assert auc(found_in(cohort, borders=borders)[GEOMETRY], labels_of(cohort)) > 0.95
+    assert auc(found_in(cohort, features=borders)[GEOMETRY], labels_of(cohort)) > 0.95
 
 
 def test_what_cannot_be_predicted_says_why(tmp_path: Path) -> None:

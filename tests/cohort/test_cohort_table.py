@@ -23,6 +23,7 @@ from osteoscope.cohort.table import (
     frame_of,
     lesions_from_json,
     lesions_to_json,
+    modality_of,
     pseudonyms,
     read_cohort,
     resolve_inside,
@@ -300,7 +301,7 @@ def test_equal_cohorts_are_written_as_equal_bytes(tmp_path: Path) -> None:
 def test_the_header_says_what_the_table_holds(tmp_path: Path) -> None:
     write_cohort(make_cohort(tmp_path), tmp_path / "out")
     header = json.loads((tmp_path / "out" / "cohort.json").read_text())
-    assert header["schema"] == 1
+    assert header["schema"] == 2
     assert header["classes"] == ["osteosarcoma", GCT]
     assert header["counts"]["classes"][GCT] == {"patients": 1, "images": 2}
     assert header["left_out"] == [{"image": "x.png", "reason": "blank"}]
@@ -357,9 +358,80 @@ def test_what_is_not_a_cohort_is_refused(tmp_path: Path) -> None:
 def test_a_cohort_of_a_later_schema_is_refused(tmp_path: Path) -> None:
     write_cohort(make_cohort(tmp_path), tmp_path / "out")
     path = tmp_path / "out" / "cohort.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(CohortError, match=r"expected a cohort of schema 1, found 2 \(install a later osteoscope"):
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 3'))
+    with pytest.raises(CohortError, match=r"expected a cohort of schema 2, found 3 \(install a later osteoscope"):
         read_cohort(tmp_path / "out")
+
+
+def test_a_cohort_of_schema_1_is_read_and_has_the_fingerprint_that_it_had(tmp_path: Path) -> None:
+    cohort = make_cohort(tmp_path)
+    write_cohort(cohort, tmp_path / "out")
+    parquet, header = tmp_path / "out" / "cohort.parquet", tmp_path / "out" / "cohort.json"
+    old = pq.read_table(parquet).drop_columns(["mask", "phantom"])
+    pq.write_table(old, parquet)
+    rows = sorted(json.dumps(row) for row in old.drop_columns("file_sha256").to_pylist())
+    digest = hashlib.sha256(json.dumps([["osteosarcoma", GCT], rows]).encode()).hexdigest()
+    known = json.loads(header.read_text()) | {
+        "schema": 1,
+        "fingerprint": digest,
+        "table_sha256": hashlib.sha256(parquet.read_bytes()).hexdigest(),
+    }
+    header.write_text(json.dumps(known))
+    found = read_cohort(tmp_path / "out")
+    assert found.fingerprint() == cohort.fingerprint() == digest
+    assert found.frame[["mask", "phantom"]].isna().all(axis=None)
+    pd.testing.assert_frame_equal(found.frame[list(COLUMNS)], cohort.frame)
+
+
+# Volumes
+
+
+def make_scan(image: str, patient: str, **known: Any) -> Row:
+    return make_row(image, patient, **{"modality": "CT", "phantom": False, **known})
+
+
+def test_a_volume_has_a_mask_and_says_whether_it_is_a_phantom(tmp_path: Path) -> None:
+    rows = (
+        make_scan("a/ct", "P-1", mask="a/seg.dcm", level="lumbar", phantom=True),
+        make_scan("b/ct", "P-2", label=GCT, level="sacral+lumbar"),
+    )
+    write_cohort(make_cohort(tmp_path, rows), tmp_path / "out")
+    cohort = read_cohort(tmp_path / "out")
+    first, second = cases(cohort)
+    assert (first.images[0].path, first.images[0].mask) == (tmp_path / "a" / "ct", tmp_path / "a" / "seg.dcm")
+    assert (first.images[0].phantom, second.images[0].phantom) == (True, False)
+    assert second.images[0].mask is None
+    assert (first.level, second.level) == ("lumbar", "lumbar+sacral")
+    unmarked = make_cohort(tmp_path, (dataclasses.replace(rows[0], mask=None), rows[1]))
+    assert unmarked.fingerprint() != cohort.fingerprint()
+
+
+def test_a_mask_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="leads out of the image folder"):
+        cases(make_cohort(tmp_path, (make_scan("a", "P-1", mask="../seg.dcm"),)))
+
+
+def test_a_cohort_of_one_modality_says_which(tmp_path: Path) -> None:
+    assert modality_of(make_cohort(tmp_path)) == "radiograph"
+    assert modality_of(make_cohort(tmp_path, (make_scan("a", "P-1"), make_scan("b", "P-2")))) == "CT"
+    phantoms = (make_scan("a", "P-1", phantom=True), make_scan("b", "P-2", phantom=True))
+    assert modality_of(make_cohort(tmp_path, phantoms)) == "CT"
+
+
+@pytest.mark.parametrize(
+    ("other", "match"),
+    [
+        (make_row("b", "P-2"), "expected images of one modality, found 2 CT scans and 1 radiographs"),
+        (make_scan("b", "P-2", modality="MR"), "found 2 CT scans and 1 MR scans"),
+        (make_scan("b", "P-2", phantom=True), "found 1 phantoms among 3 images"),
+        (make_scan("b", "P-2", label=None, phantom=True), "found 1 phantoms among 3 images"),
+    ],
+)
+def test_a_mixed_cohort_can_be_kept_and_has_no_modality(tmp_path: Path, other: Row, match: str) -> None:
+    cohort = make_cohort(tmp_path, (make_scan("a", "P-1"), make_scan("c", "P-1", phantom=None), other))
+    write_cohort(cohort, tmp_path / "out")
+    with pytest.raises(CohortError, match=match):
+        modality_of(read_cohort(tmp_path / "out"))
 
 
 def test_changed_bytes_are_found_out(tmp_path: Path) -> None:

@@ -57,6 +57,24 @@ def test_site_is_one_indicator_for_each_seen_in_training(training_cases: list[Ca
     assert_array_equal(encoder.encode(site="femur+sacrum"), [1, 0, 0, 0])
 
 
+def test_level_is_told_as_site_is_and_beside_it() -> None:
+    cases = [
+        Case(patient=name, label=0, images=(), site="spine", level=level)
+        for name, level in [("a", "lumbar"), ("b", "thoracic+lumbar"), ("c", None)]
+    ]
+    encoder = CovariateEncoder.fit(cases, ["level", "site"])
+    assert encoder.levels == ("lumbar", "thoracic")
+    assert encoder.size == 5
+    assert_array_equal(encoder.encode(level="thoracic", site="spine"), [0, 1, 0, 1, 0])
+    assert_array_equal(encoder.encode(level="cervical"), [0, 0, 1, 0, 1])
+    assert CovariateEncoder.from_json(json.loads(json.dumps(encoder.to_json()))) == encoder
+
+
+def test_an_encoder_of_before_there_were_levels_is_read() -> None:
+    value = {"names": ["site"], "age_mean": 0.0, "age_sd": 1.0, "sites": ["femur"]}
+    assert_array_equal(CovariateEncoder.from_json(value).encode(site="femur", level="lumbar"), [1, 0])
+
+
 @pytest.mark.parametrize("site", [None, "", "sacrum"])
 def test_a_site_that_is_missing_or_unseen_is_said_to_be_missing(training_cases: list[Case], site: str | None) -> None:
     assert_array_equal(CovariateEncoder.fit(training_cases, ["site"]).encode(site=site), [0, 0, 0, 1])

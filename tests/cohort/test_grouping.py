@@ -35,6 +35,11 @@ def test_patients_of_the_same_label_age_sex_and_site_are_one() -> None:
     assert found == {"P-1": "P-1", "P-2": "P-1", "P-3": "P-3", "P-4": "P-4", "P-5": "P-5"}
 
 
+def test_patients_of_another_level_of_the_spine_are_others() -> None:
+    found = groups(row("P-1", level="lumbar"), row("P-2", level="sacral"), row("P-3", level="lumbar"))
+    assert found == {"P-1": "P-1", "P-2": "P-2", "P-3": "P-1"}
+
+
 def test_joining_carries_on_through_a_patients_other_images() -> None:
     # P-2 looks like P-1 in one image and like P-3 in another.
     found = groups(row("P-1"), row("P-2"), row("P-2", site="tibia"), row("P-3", site="tibia"))

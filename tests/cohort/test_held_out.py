@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from dicom_files import write_series
 from made_up import Entry, entries, write_cohort_of
 from scipy import ndimage
 
 from osteoscope.cohort.held_out import look_features, look_groups, site_groups
 from osteoscope.cohort.split import leave_groups_out, proof
-from osteoscope.cohort.table import Case, cases
+from osteoscope.cohort.table import Case, CaseImage, cases
 from osteoscope.errors import CohortError, ImageError
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ def test_of_equally_frequent_sites_the_first_by_name_is_taken() -> None:
 def test_an_unknown_site_is_a_group_or_is_pooled() -> None:
     assert sizes(site_groups(of_sites({"femur": 9, None: 8}))) == {"femur": 9, "site unknown": 8}
     assert sizes(site_groups(of_sites({"femur": 9, "hand": 4, None: 3, "+": 1}))) == {"femur": 9, "other sites": 8}
+
+
+def test_where_no_site_is_known_the_level_of_the_spine_is_one() -> None:
+    made = [
+        Case(patient=f"P-{number}", label=0, images=(), site="femur" if number < 9 else None, level="lumbar")
+        for number in range(18)
+    ]
+    assert sizes(site_groups(made)) == {"femur": 9, "lumbar": 9}
 
 
 def test_few_patients_are_one_group_which_cannot_be_left_out() -> None:
@@ -153,6 +162,21 @@ def test_what_a_body_site_has_in_common_is_no_look(tmp_path: Path) -> None:
         for site in [("femur", "tibia")[number % 2]]
     ]
     assert sizes(look_groups(cases(write_cohort_of(tmp_path, made)))) == {"look 1": 20}
+
+
+def test_scans_are_grouped_by_how_they_were_taken(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(20):
+        noise, kilovolt, pixel, smooth = (10, 140, 0.8, 0.8) if number % 2 else (60, 80, 0.4, 0.4)
+        body = 1064 + noise * ndimage.gaussian_filter(rng.normal(size=(4, 48, 48)), (0, smooth, smooth))
+        path, scan = tmp_path / f"{number:02}", body.clip(0).astype(np.uint16)
+        write_series(path, scan, series=f"{number}", RescaleIntercept=-1024, KVP=str(kilovolt), spacing=(pixel, pixel))
+        image = CaseImage(image=path.name, path=path, pixel_sha256="", rows=48, columns=48, modality="CT")
+        made.append(Case(patient=f"P-{number:02}", label=0, images=(image,), level="lumbar"))
+    found = look_groups(made, most=2)
+    assert {found[f"P-{number:02}"] for number in range(0, 20, 2)} == {"look 1"}
+    assert {found[f"P-{number:02}"] for number in range(1, 20, 2)} == {"look 2"}
 
 
 def test_few_patients_are_one_look_whatever_their_pictures() -> None:

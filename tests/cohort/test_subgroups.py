@@ -57,6 +57,16 @@ def test_who_is_not_known_is_left_out_and_several_are_said() -> None:
     assert found["centre"] == {"P-1": "several", "P-2": "1"}
 
 
+def test_levels_of_the_spine_are_groups() -> None:
+    found = groups_of(
+        row("1", "P-1", level="lumbar"),
+        row("2", "P-1", level="sacral"),
+        row("3", "P-2", level="lumbar"),
+        row("4", "P-3"),
+    )
+    assert found["level"] == {"P-1": "several", "P-2": "lumbar"}
+
+
 def test_a_grouping_that_tells_no_one_apart_is_left_out() -> None:
     found = groups_of(row("1.png", "P-1", centre="1", age=30.0), row("2.png", "P-2", centre="1", age=50.0))
     assert set(found) == {"age"}

@@ -1,4 +1,4 @@
-"""What a network must beat: the majority, clinical data alone, and the geometry of the pictures alone.
+"""What a network must beat: the majority, clinical data alone, and alone how the images were made.
 
 All are predicted in the folds that the network is judged in, so that they can be set beside it patient by patient.
 """
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 MAJORITY = "majority"
 CLINICAL = "clinical: age, sex"
 CLINICAL_SITE = "clinical: age, sex, site"
+CLINICAL_LEVEL = "clinical: age, sex, level"
+CLINICAL_SITE_LEVEL = "clinical: age, sex, site, level"
 GEOMETRY = "picture geometry"
+ACQUISITION = "scan geometry and noise"
 
 Features = Mapping[str, Mapping[str, float]]
 """By image: what its picture is like, as `osteoscope.imaging.look.Look` measures it."""
@@ -38,6 +41,18 @@ BORDERS = ("border_left", "border_top", "border_right", "border_bottom", "corner
 
 EXPOSURE = ("mean", "deviation", "sharpness", "black_share", "white_share")
 """Features of brightness, contrast and sharpness."""
+
+SCAN_GEOMETRY = ("planes", "plane_step", "pixel", "height", "width", "from_axial", "from_sagittal")
+"""Features of a CT or MR, as `osteoscope.imaging.scan_look.look_at_scan` measures them: its planes, ..."""
+
+NOISE = ("noise", "grain")
+"""... noise and kernel, ..."""
+
+CONTRAST = ("fat", "soft", "bright")
+"""... and what a contrast agent and the tube voltage change."""
+
+ACQUIRED = (*SCAN_GEOMETRY, *NOISE)
+"""How a scan was acquired, whatever it shows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +85,7 @@ def folds_within(
     return None if possible < 2 else make_folds(cases, folds=possible, repeats=repeats, seed=seed, classes=classes)
 
 
-def baselines(cohort: Cohort, folds: Folds, *, borders: Features | None = None) -> tuple[Baseline, ...]:
+def baselines(cohort: Cohort, folds: Folds, *, features: Features | None = None) -> tuple[Baseline, ...]:
     """Predict the cohort's patients from what needs no network.
 
     Parameters
@@ -79,13 +94,14 @@ def baselines(cohort: Cohort, folds: Folds, *, borders: Features | None = None) 
         Its cases are predicted.
     folds
         Of all its cases; those of the network, or `folds_within`.
-    borders
-        `BORDERS` of each image, as the audit gives them; without them the geometry is width, height and aspect alone.
+    features
+        `BORDERS` of each picture and what was `ACQUIRED` of each CT or MR, as the audit gives them; without them the
+        geometry is width, height and aspect alone.
 
     Returns
     -------
-    `MAJORITY`, `CLINICAL`, `CLINICAL_SITE` and `GEOMETRY`, in this order. The geometry is judged image by image and
-    averaged over a patient's images.
+    `MAJORITY`, `CLINICAL`, that with the place in the body (`clinical_place`), and `GEOMETRY`, or `ACQUISITION` where
+    there are scans, in this order. The last is judged image by image and averaged over a patient's images.
 
     Raises
     ------
@@ -94,12 +110,15 @@ def baselines(cohort: Cohort, folds: Folds, *, borders: Features | None = None) 
     """
     cases = cases_of(cohort)
     rows = cohort.case_rows
-    geometry = Columns(numeric={**size_columns(rows), **feature_columns(rows, borders or {}, BORDERS)}, categorical={})
+    scans = bool(are_scans(rows).any())
+    known = feature_columns(rows, features or {}, (*BORDERS, *ACQUIRED))
+    geometry = Columns(numeric={**size_columns(rows), **known}, categorical={})
+    placed, place = clinical_place(cases)
     return (
         _majority(cohort, cases, folds),
         predict_by(CLINICAL, clinical_columns(cases), _patients(cases), cohort=cohort, folds=folds),
-        predict_by(CLINICAL_SITE, clinical_columns(cases, site=True), _patients(cases), cohort=cohort, folds=folds),
-        predict_by(GEOMETRY, geometry, rows["patient"].tolist(), cohort=cohort, folds=folds),
+        predict_by(placed, place, _patients(cases), cohort=cohort, folds=folds),
+        predict_by(ACQUISITION if scans else GEOMETRY, geometry, rows["patient"].tolist(), cohort=cohort, folds=folds),
     )
 
 
@@ -139,15 +158,35 @@ def predict_by(name: str, columns: Columns, patients: Sequence[str], *, cohort: 
     )
 
 
-def clinical_columns(cases: Sequence[Case], *, site: bool = False) -> Columns:
-    """Age and sex of patients, and their body site where asked for; a row a case."""
+def clinical_columns(cases: Sequence[Case], *, site: bool = False, level: bool = False) -> Columns:
+    """Age and sex of patients, and their body site and level of the spine where asked for; a row a case."""
     return Columns(
         numeric={"age": np.array([np.nan if case.age is None else case.age for case in cases], dtype=np.float64)},
         categorical={
             "sex": [case.sex for case in cases],
             **({"site": [case.site for case in cases]} if site else {}),
+            **({"level": [case.level for case in cases]} if level else {}),
         },
     )
+
+
+def clinical_place(cases: Sequence[Case]) -> tuple[str, Columns]:
+    """Age, sex and place in the body of patients, and the name of the baseline that sees them.
+
+    Returns
+    -------
+    `CLINICAL_LEVEL` where levels of the spine are recorded and no body sites, `CLINICAL_SITE_LEVEL` where both are,
+    else `CLINICAL_SITE`.
+    """
+    level = any(case.level is not None for case in cases)
+    site = not level or any(case.site is not None for case in cases)
+    name = {(True, False): CLINICAL_SITE, (False, True): CLINICAL_LEVEL, (True, True): CLINICAL_SITE_LEVEL}
+    return name[site, level], clinical_columns(cases, site=site, level=level)
+
+
+def are_scans(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Tell which images are CT or MR, and no pictures; a row an image of the cohort's table."""
+    return rows["modality"] != "radiograph"
 
 
 def size_columns(rows: pd.DataFrame) -> dict[str, FloatArray]:

@@ -22,22 +22,23 @@ if TYPE_CHECKING:
 SITE_SEPARATOR = "+"
 """Joins the names of the body sites that one image or patient shows, as in ``femur+tibia``."""
 
-_NAMES = ("age", "sex", "site")
+_NAMES = ("age", "sex", "site", "level")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CovariateEncoder:
-    """Turns age, sex and body site into one vector, in the order of `names`.
+    """Turns age, sex, body site and level of the spine into one vector, in the order of `names`.
 
     Parameters
     ----------
     names
         What is encoded. ``age``: standardised, and 1 where it is missing. ``sex``: 1 for F, 1 for M, both 0 where
-        missing. ``site``: 1 for each site of the training cases that is named, and 1 where none of them is.
+        missing. ``site``: 1 for each site of the training cases that is named, and 1 where none of them is. ``level``:
+        the same of levels of the spine.
     age_mean, age_sd
         Mean and standard deviation of the known ages of the training cases, in years.
-    sites
-        Sites of the training cases, sorted.
+    sites, levels
+        Those of the training cases, sorted.
 
     Raises
     ------
@@ -49,6 +50,7 @@ class CovariateEncoder:
     age_mean: float
     age_sd: float
     sites: tuple[str, ...]
+    levels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names) or not set(self.names) <= set(_NAMES):
@@ -60,25 +62,30 @@ class CovariateEncoder:
 
     @classmethod
     def fit(cls, cases: Iterable[Case], names: Sequence[Covariate]) -> Self:
-        """Learn the scale of age and the vocabulary of sites from training cases, one patient each."""
+        """Learn the scale of age and the names of sites and levels from training cases, one patient each."""
         known = list(cases)
         ages = [case.age for case in known if case.age is not None]
-        sites = {site for case in known for site in split_sites(case.site)}
         return cls(
             names=tuple(names),
             age_mean=float(np.mean(ages)) if ages else 0.0,
             # One age, or one value of it, has no scale of its own.
             age_sd=float(np.std(ages)) or 1.0 if ages else 1.0,
-            sites=tuple(sorted(sites)),
+            sites=_named(case.site for case in known),
+            levels=_named(case.level for case in known),
         )
 
     @property
     def size(self) -> int:
         """Length of the vector; 0 where nothing is encoded."""
-        return sum({"age": 2, "sex": 2, "site": len(self.sites) + 1}[name] for name in self.names)
+        sizes = {"age": 2, "sex": 2, "site": len(self.sites) + 1, "level": len(self.levels) + 1}
+        return sum(sizes[name] for name in self.names)
 
     def encode(
-        self, age: float | None = None, sex: Literal["F", "M"] | None = None, site: str | None = None
+        self,
+        age: float | None = None,
+        sex: Literal["F", "M"] | None = None,
+        site: str | None = None,
+        level: str | None = None,
     ) -> NDArray[np.float32]:
         """Encode one patient.
 
@@ -88,8 +95,8 @@ class CovariateEncoder:
             In years; `None` or NaN where it is not known.
         sex
             `None` where it is not known.
-        site
-            One site, or several joined by ``+``; `None` where it is not known.
+        site, level
+            One, or several joined by ``+``; `None` where it is not known.
 
         Returns
         -------
@@ -100,7 +107,12 @@ class CovariateEncoder:
         ValueError
             If the age is infinite, or the sex is neither F nor M.
         """
-        parts = {"age": self._encode_age(age), "sex": _encode_sex(sex), "site": self._encode_site(site)}
+        parts = {
+            "age": self._encode_age(age),
+            "sex": _encode_sex(sex),
+            "site": _encode_names(site, self.sites),
+            "level": _encode_names(level, self.levels),
+        }
         return np.array([value for name in self.names for value in parts[name]], dtype=np.float32)
 
     def _encode_age(self, age: float | None) -> list[float]:
@@ -111,11 +123,6 @@ class CovariateEncoder:
             raise ValueError(msg)
         return [(age - self.age_mean) / self.age_sd, 0.0]
 
-    def _encode_site(self, site: str | None) -> list[float]:
-        named = set(split_sites(site))
-        seen = [float(known in named) for known in self.sites]
-        return [*seen, float(not any(seen))]
-
     def to_json(self) -> dict[str, Any]:
         """Give the encoder as a value that JSON can hold."""
         return {
@@ -123,6 +130,7 @@ class CovariateEncoder:
             "age_mean": self.age_mean,
             "age_sd": self.age_sd,
             "sites": list(self.sites),
+            "levels": list(self.levels),
         }
 
     @classmethod
@@ -136,11 +144,13 @@ class CovariateEncoder:
         """
         try:
             names, sites = tuple(map(str, value["names"])), tuple(map(str, value["sites"]))
+            # An encoder of before there were levels has none.
+            levels = tuple(map(str, value.get("levels", ())))
             mean, sd = float(value["age_mean"]), float(value["age_sd"])
         except (KeyError, TypeError) as error:
             msg = f"expected a covariate encoder with names, age_mean, age_sd and sites, got {value!r}"
             raise ValueError(msg) from error
-        return cls(names=cast("tuple[Covariate, ...]", names), age_mean=mean, age_sd=sd, sites=sites)
+        return cls(names=cast("tuple[Covariate, ...]", names), age_mean=mean, age_sd=sd, sites=sites, levels=levels)
 
 
 def _encode_sex(sex: str | None) -> list[float]:
@@ -150,6 +160,18 @@ def _encode_sex(sex: str | None) -> list[float]:
     return [float(sex == "F"), float(sex == "M")]
 
 
+def _named(values: Iterable[str | None]) -> tuple[str, ...]:
+    """Give all names that are joined in some values, sorted."""
+    return tuple(sorted({name for value in values for name in split_sites(value)}))
+
+
+def _encode_names(value: str | None, known: Sequence[str]) -> list[float]:
+    """Tell which of the known names a value holds, and whether it holds none."""
+    named = set(split_sites(value))
+    seen = [float(name in named) for name in known]
+    return [*seen, float(not any(seen))]
+
+
 def split_sites(site: str | None) -> list[str]:
-    """Take the body sites that are joined in one value apart; there may be none."""
+    """Take the body sites, or the levels of the spine, that are joined in one value apart; there may be none."""
     return [name.strip() for name in (site or "").split(SITE_SEPARATOR) if name.strip()]

@@ -48,6 +48,7 @@ OPTIONAL = (
     "box",
     "outline",
     "lesions",
+    "mask",
     "proof",
     "image_date",
     "proof_date",
@@ -75,6 +76,8 @@ class _Entry:
         As the table names it; it goes no further.
     image
         Path within the image folder.
+    mask
+        Path within the image folder, or `None`.
     label
         Or `None`.
     sex, lesions, others
@@ -84,6 +87,7 @@ class _Entry:
     row: TableRow
     patient: str
     image: str
+    mask: str | None
     label: str | None
     sex: Sex | None
     lesions: tuple[Lesion, ...]
@@ -104,9 +108,11 @@ def read_table(
     table
         CSV, .xlsx or .parquet with the columns `REQUIRED` and, where known, those in `OPTIONAL`. ``box`` is
         ``left top right bottom`` and ``outline`` is JSON ``[[x, y], …]``, both in pixels of the image; ``lesions`` is
-        JSON, a list of ``{"box": […], "outline": […]}``. Other columns are ignored, which a note says.
+        JSON, a list of ``{"box": […], "outline": […]}``. ``image`` names a picture, or a CT or MR: a folder of one
+        DICOM series, or one file. Its ``mask`` names a file as `osteoscope.imaging.masks.read_mask` reads it. Other
+        columns are ignored, which a note says.
     images
-        Folder that the paths in the column ``image`` start from.
+        Folder that the paths in the columns ``image`` and ``mask`` start from.
     classes
         Two or more labels, in the order wanted; all labels, sorted, where left out. Images with another label, or
         with none, stay as auxiliary, which a note says.
@@ -119,10 +125,11 @@ def read_table(
     ------
     TableError
         If the table cannot be read (see `osteoscope.cohort.tabular.read_rows`), a cell holds what it should not, an
-        image is there twice or lies outside of the folder, a patient has two labels or two sexes, or a class has no
-        image.
+        image is there twice or lies outside of the folder, a patient has two labels or two sexes, a class has no image,
+        a picture has a mask, or a CT or MR is marked by anything else.
     ImageError
-        If images are missing or unreadable: one fault that counts them and names the first.
+        If images or masks are missing, unreadable or do not belong together: one fault that counts them and names the
+        first with their rows.
     CohortError
         If there are fewer than two classes.
     """
@@ -141,16 +148,17 @@ def read_table(
         classes=chosen,
         root=images,
         source=source,
-        notes=(*_note_on_auxiliary(entries, chosen), *_note_on_columns(rows)),
+        notes=(
+            *_note_on_auxiliary(entries, chosen),
+            *_note_on_columns(rows),
+            *_note_on_phantoms(measured),
+            *_notes_on_scans(measured),
+        ),
     )
 
 
 def _entry(row: TableRow, images: Path, source: str) -> _Entry:
-    named = row.required("image").replace("\\", "/")
-    try:
-        resolve_inside(images, named)
-    except ImageError as error:
-        raise row.fault("image", f"a path inside the image folder {images}") from error
+    mask = row.text("mask")
     study = row.text("study")
     texts = {column: row.text(column) for column in ("site", "level", "view", "centre")}
     dates = {column: row.date(column) for column in ("image_date", "proof_date")}
@@ -158,7 +166,8 @@ def _entry(row: TableRow, images: Path, source: str) -> _Entry:
     return _Entry(
         row=row,
         patient=row.required("patient"),
-        image=PurePosixPath(named).as_posix(),
+        image=_path_in(row, "image", row.required("image"), images),
+        mask=None if mask is None else _path_in(row, "mask", mask, images),
         label=row.text("label"),
         sex=row.sex("sex"),
         lesions=_lesions(row),
@@ -172,6 +181,16 @@ def _entry(row: TableRow, images: Path, source: str) -> _Entry:
             "proof": _proof(row),
         },
     )
+
+
+def _path_in(row: TableRow, column: str, named: str, images: Path) -> str:
+    """Give a cell's path within the image folder, with forward slashes."""
+    named = named.replace("\\", "/")
+    try:
+        resolve_inside(images, named)
+    except ImageError as error:
+        raise row.fault(column, f"a path inside the image folder {images}") from error
+    return PurePosixPath(named).as_posix()
 
 
 def _lesions(row: TableRow) -> tuple[Lesion, ...]:
@@ -245,17 +264,30 @@ def _all_measured(
     table: Path, images: Path, entries: Sequence[_Entry], progress: Progress | None
 ) -> dict[str, Measured]:
     """Measure every image, or say of all that cannot be read at once."""
-    found = measure_images(images, [entry.image for entry in entries], progress)
-    faults = {image: result for image, result in found.items() if isinstance(result, ImageError)}
+    masks = {entry.image: entry.mask for entry in entries if entry.mask is not None}
+    found = measure_images(images, [entry.image for entry in entries], progress, masks=masks)
+    faults = [(entry, fault) for entry in entries if isinstance(fault := found[entry.image], ImageError)]
     if faults:
-        named = "; ".join(f"{image}: {fault.message}" for image, fault in list(faults.items())[:_MOST_NAMED])
+        named = "; ".join(
+            f"row {entry.row.number}, {entry.image}: {fault.message}" for entry, fault in faults[:_MOST_NAMED]
+        )
         more = f"; and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
         reason = f"{len(faults)} of {len(found)} images that {table.name} names cannot be used: {named}{more}"
         raise ImageError(reason, path=images, remedy="correct the files, or remove their rows")
     measured = {image: result for image, result in found.items() if isinstance(result, Measured)}
     for entry in entries:
+        _refuse_mark_of_another_kind(entry, measured[entry.image])
         _refuse_lesions_outside(entry, measured[entry.image])
     return measured
+
+
+def _refuse_mark_of_another_kind(entry: _Entry, measured: Measured) -> None:
+    """Refuse a mask of a picture, and a box or an outline of a CT or MR, which lies in no plane that could be told."""
+    if measured.modality == "radiograph" and entry.mask is not None:
+        raise entry.row.fault("mask", "nothing, since a picture is marked by box, outline or lesions")
+    if measured.modality != "radiograph" and entry.lesions:
+        column = next(name for name in ("lesions", "box", "outline") if entry.row.text(name) is not None)
+        raise entry.row.fault(column, f"nothing, since a lesion in {measured.modality} is marked by a mask")
 
 
 def _refuse_lesions_outside(entry: _Entry, measured: Measured) -> None:
@@ -284,6 +316,8 @@ def _row(entry: _Entry, measured: Measured, patient: str, classes: Sequence[str]
         label=entry.label if is_case else None,
         sex=entry.sex,
         lesions=entry.lesions,
+        mask=entry.mask,
+        phantom=measured.phantom,
         **entry.others,
     )
 
@@ -304,6 +338,18 @@ def _note_on_auxiliary(entries: Sequence[_Entry], classes: Sequence[str]) -> lis
         return []
     listed = ", ".join(f"{name} ({number})" for name, number in sorted(others.items()))
     return [f"Images outside the classes, kept as auxiliary: {listed}."]
+
+
+def _note_on_phantoms(measured: Mapping[str, Measured]) -> list[str]:
+    count = sum(bool(one.phantom) for one in measured.values())
+    said = "nobody is on them, and nothing clinical follows from them"
+    return [f"{count} of {len(measured)} images are phantoms: {said}."] if count else []
+
+
+def _notes_on_scans(measured: Mapping[str, Measured]) -> list[str]:
+    """Tell what was odd or concluded, the most frequent first."""
+    counted = Counter(remark for one in measured.values() for remark in one.remarks)
+    return [f"Of {count} images: {remark}." for remark, count in counted.most_common(_MOST_NAMED)]
 
 
 def _note_on_columns(rows: Sequence[TableRow]) -> list[str]:

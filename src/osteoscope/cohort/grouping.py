@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from osteoscope.evaluation.arrays import IntArray
 
 
+ALIKE = ("age", "sex", "site", "level")
+"""What is recorded of people who may be one."""
+
+
 def coarsest_groups(cohort: Cohort) -> dict[str, str]:
     """Join the patients of the folds who may be one person.
 
     Two patients are joined if an image of the one and an image of the other have the same label, age in whole years,
-    sex and body site; an unknown sex or site equals another unknown one, and an image without an age joins nobody.
+    sex, body site and level of the spine; an unknown sex, site or level equals another unknown one, and an image
+    without an age joins nobody.
     Joining carries on: whoever is joined to one of a group is of the group.
 
     Returns
@@ -40,6 +45,6 @@ def coarsest_groups(cohort: Cohort) -> dict[str, str]:
 
 def _alike(rows: pd.DataFrame) -> IntArray:
     """Give each image the number of what its patient looks like, -1 where no age is known: shape (n,)."""
-    traits = rows[["label", "age", "sex", "site"]].assign(age=rows["age"].round())
+    traits = rows[["label", *ALIKE]].assign(age=rows["age"].round())
     numbers = traits.groupby(list(traits), dropna=False).ngroup().to_numpy(dtype=np.int64)
     return np.where(rows["age"].notna().to_numpy(), numbers, -1)

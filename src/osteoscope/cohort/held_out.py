@@ -21,10 +21,12 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from osteoscope.cohort.covariates import split_sites
 from osteoscope.imaging.look import look
+from osteoscope.imaging.open import open_image
 from osteoscope.imaging.picture import read_picture
+from osteoscope.imaging.scan_look import look_at_scan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,6 +45,9 @@ UNKNOWN_SITE = "site unknown"
 _FLAT_SCALE = 2.0
 """Standard deviation, in pixels, of the Gaussian under which a part of a picture is flat or not."""
 
+_OF_SCANS = ("noise", "grain", "fat", "soft", "bright", "plane_step", "pixel", "kilovolt", "thickness")
+"""What of `osteoscope.imaging.scan_look.look_at_scan` tells how a CT or MR was taken."""
+
 _STARTS = 100
 """Times that k-means starts anew."""
 
@@ -50,7 +55,7 @@ _MOST_THREADS = 8
 
 
 def site_groups(cases: Sequence[Case], most: int = 6) -> dict[str, str]:
-    """Group patients by body site.
+    """Group patients by body site, or by level of the spine where no site is recorded.
 
     A patient of several sites belongs to the one that most patients have, the first by name where they tie. The most
     frequent sites that have `FEWEST` patients or more are groups; the others are pooled to `OTHER_SITES`, which takes
@@ -85,13 +90,14 @@ def site_groups(cases: Sequence[Case], most: int = 6) -> dict[str, str]:
 
 
 def _sites(case: Case) -> set[str]:
-    return set(split_sites(case.site)) or {UNKNOWN_SITE}
+    return set(split_sites(case.site) or split_sites(case.level)) or {UNKNOWN_SITE}
 
 
 def look_groups(cases: Sequence[Case], most: int = 5, seed: int = 0) -> dict[str, str]:
-    """Group patients by how their pictures look, apart from what they show, as scanners and films differ.
+    """Group patients by how their images look, apart from what they show, as scanners and films differ.
 
-    Each picture is measured as `look_features` says, and averaged over the patient's pictures. Each measure becomes
+    Each picture is measured as `look_features` says, each CT and MR by its noise, its densities and how it was taken as
+    far as that is known of all patients; the measures are averaged over the patient's images. Each measure becomes
     normal scores of its ranks among the patients, so that none outweighs another and no outlier makes a group; what
     the patients of a body site (`site_groups`) have in common is taken off, since a hip looks like no hand. K-means
     then divides the patients into as many groups as leave each with `FEWEST` patients or more, and the tightest of many
@@ -114,7 +120,7 @@ def look_groups(cases: Sequence[Case], most: int = 5, seed: int = 0) -> dict[str
     Raises
     ------
     ImageError
-        If a picture cannot be read any more.
+        If an image cannot be read any more.
     ValueError
         If `most` is below two.
     """
@@ -146,16 +152,21 @@ def _scores(cases: Sequence[Case]) -> FloatArray:
 
 
 def _patient_looks(cases: Sequence[Case]) -> FloatArray:
-    """Mean features of each patient's pictures, shape (P, F)."""
+    """Mean features of each patient's images, those that all images have, shape (P, F)."""
     images = [image for case in cases for image in case.images]
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        seen = np.array(list(pool.map(_features_of, images)))
+        found = list(pool.map(_features_of, images))
+    names = [name for name in found[0] if all(name in one for one in found)]
+    seen = np.array([[one[name] for name in names] for one in found])
     ends = np.cumsum([len(case.images) for case in cases])
     return np.array([own.mean(axis=0) for own in np.split(seen, ends[:-1])])
 
 
-def _features_of(image: CaseImage) -> list[float]:
-    return list(look_features(read_picture(image.path).read()[0]).values())
+def _features_of(image: CaseImage) -> Mapping[str, float]:
+    if image.modality == "radiograph":
+        return look_features(read_picture(image.path).read()[0])
+    features = look_at_scan(open_image(image.path).volume).features
+    return {name: features[name] for name in _OF_SCANS if name in features}
 
 
 def look_features(plane: NDArray[np.float32]) -> dict[str, float]:
@@ -192,7 +203,7 @@ def look_features(plane: NDArray[np.float32]) -> dict[str, float]:
         "bright": bright,
         "noise": _noise(inside),
         "border": 1 - (right - left + bottom - top) / 2,
-        **{name: seen.border_features[name] for name in ("black_share", "white_share", "sharpness")},
+        **{name: seen.features[name] for name in ("black_share", "white_share", "sharpness")},
         "size": round(4 * np.log2(rows * columns)) / 4,
     }
 

@@ -9,34 +9,52 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from osteoscope.cohort.table import resolve_inside
-from osteoscope.errors import ImageError
+from osteoscope.errors import ImageError, InputError
+from osteoscope.imaging.masks import read_mask
+from osteoscope.imaging.open import not_used_because, open_image
 from osteoscope.imaging.picture import is_blank, pixel_sha256, read_picture
+from osteoscope.imaging.refusal import LEFT_OUT, RefusalCode, RefusedImageError
+from osteoscope.imaging.signature import START, kind_of
+from osteoscope.imaging.values import values_of
+from osteoscope.storage import sha256_of_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from osteoscope.imaging.volume import Modality
+    from osteoscope.imaging.volume import Modality, Source, Volume
 
 Progress = Callable[[int, int], None]
 """Is told how many images are done, of how many."""
 
 _MOST_THREADS = 8
 
+_SCANS = ("DICOM", "NIfTI", "MetaImage", "NRRD")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What an image's file and pixels say; the fields are those of `osteoscope.cohort.table.Row`."""
+    """What an image's file and pixels say; the fields are those of `osteoscope.cohort.table.Row`.
+
+    Parameters
+    ----------
+    file_sha256, pixel_sha256, rows, columns, modality, phantom
+        As there.
+    remarks
+        What was odd about the files of a CT or MR and how it was taken, as sentences without a full stop.
+    """
 
     file_sha256: str
     pixel_sha256: str
     rows: int
     columns: int
     modality: Modality
+    phantom: bool | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def measure_images(
-    root: Path, images: Sequence[str], progress: Progress | None = None
+    root: Path, images: Sequence[str], progress: Progress | None = None, *, masks: Mapping[str, str] | None = None
 ) -> dict[str, Measured | ImageError]:
     """Decode images in threads, holding few of them at a time.
 
@@ -45,33 +63,57 @@ def measure_images(
     root
         Folder that the paths start from.
     images
-        Paths relative to `root`.
+        Paths relative to `root`: pictures, and CT and MR as a folder of one DICOM series or as one file.
     progress
         Called after each image.
+    masks
+        Paths relative to `root` of the masks of CT and MR, by image; each must lie on its image. That of a picture is
+        not looked at.
 
     Returns
     -------
-    For each image what was measured, or the fault that forbids its use: it is missing, unreadable, blank, or lies
-    outside of `root`.
+    For each image what was measured, or the fault that forbids its use: it or its mask is missing, unreadable, blank,
+    or lies outside of `root`; it is one of several in its folder; its place in the patient is unknown.
     """
+    mask_of = masks or {}
     found: dict[str, Measured | ImageError] = {}
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for image, result in zip(images, pool.map(lambda image: _measure(root, image), images), strict=True):
+        results = pool.map(lambda image: _measure(root, image, mask_of.get(image)), images)
+        for image, result in zip(images, results, strict=True):
             found[image] = result
             if progress is not None:
                 progress(len(found), len(images))
     return found
 
 
-def _measure(root: Path, image: str) -> Measured | ImageError:
+def _measure(root: Path, image: str, mask: str | None) -> Measured | ImageError:
     try:
-        volume = read_picture(resolve_inside(root, image))
-        values = volume.read()
-        if is_blank(values):
-            reason = "the picture is blank: every pixel has the same value"
-            return ImageError(reason, path=root / image, remedy="leave it out")
+        path = resolve_inside(root, image)
+        return _measure_scan(path, root, mask) if _is_scan(path) else _measure_picture(path)
     except ImageError as fault:
         return fault
+
+
+def _is_scan(path: Path) -> bool:
+    """Tell a CT or MR from a picture, and from what is neither: to say so is left to the reader of pictures."""
+    if path.is_dir():
+        return True
+    try:
+        # A pipe would block whoever opens it.
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            start = stream.read(START)
+    except OSError:
+        return False
+    return bool(start) and kind_of(start) in _SCANS
+
+
+def _measure_picture(path: Path) -> Measured:
+    volume = read_picture(path)
+    values = volume.read()
+    if is_blank(values):
+        raise ImageError("the picture is blank: every pixel has the same value", path=path, remedy="leave it out")
     _, rows, columns = volume.geometry.shape
     return Measured(
         file_sha256=volume.sources[0].sha256,
@@ -80,3 +122,46 @@ def _measure(root: Path, image: str) -> Measured | ImageError:
         columns=columns,
         modality=volume.modality,
     )
+
+
+def _measure_scan(path: Path, root: Path, mask: str | None) -> Measured:
+    """Measure a CT or MR, a few planes at a time."""
+    image = open_image(path)
+    volume = image.volume
+    if volume.modality == "radiograph" and image.aside is None:
+        reason = "expected a picture, or a CT or MR scan, found a radiograph in DICOM"
+        raise ImageError(reason, path=path, remedy="export it as PNG or TIFF")
+    values = values_of(volume)
+    code = not_used_because(image, values)
+    if code is None and volume.geometry.affine is None:
+        code = RefusalCode.MISSING_PLACE
+    if code is not None:
+        reason = f"expected a CT or MR scan, found one that is not used: {LEFT_OUT[code]}"
+        raise RefusedImageError(code, reason, path=path, remedy="leave it out")
+    if mask is not None:
+        _see_mask(root, mask, volume)
+    _, rows, columns = volume.geometry.shape
+    return Measured(
+        file_sha256=_sha256_of(volume.sources),
+        pixel_sha256=values.sha256,
+        rows=rows,
+        columns=columns,
+        modality=volume.modality,
+        phantom=image.phantom,
+        remarks=image.remarks,
+    )
+
+
+def _see_mask(root: Path, mask: str, volume: Volume) -> None:
+    """See that a mask can be read, lies on its volume, and marks something."""
+    path = resolve_inside(root, mask)
+    try:
+        read_mask(path, volume)
+    except InputError as fault:
+        raise ImageError(f"its mask {mask}: {fault.message}", path=path, remedy=fault.remedy) from fault
+
+
+def _sha256_of(sources: Sequence[Source]) -> str:
+    """Hash the files of an image: one by its bytes, several whatever their order and names."""
+    hashes = sorted(source.sha256 for source in sources)
+    return hashes[0] if len(hashes) == 1 else sha256_of_text("\n".join(hashes))

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from osteoscope.imaging.volume import Modality
 
-SCHEMA = 1
-"""Version of the files; a cohort of a later one is refused."""
+SCHEMA = 2
+"""Version of the files; a cohort of a later one is refused, one of schema 1 has no volumes."""
 
 HEADER = "cohort.json"
 TABLE = "cohort.parquet"
@@ -71,14 +71,18 @@ COLUMNS: Mapping[str, str] = {
     "view": "string",
     "centre": "string",
     "lesions": "string",
+    "mask": "string",
     "proof": "string",
     "image_date": "string",
     "proof_date": "string",
     "treated": "boolean",
     "biopsied": "boolean",
     "implant": "boolean",
+    "phantom": "boolean",
 }
 """Columns of the table, in order, and their pandas types; the meaning of each is that of the field in `Row`."""
+
+_SINCE_SCHEMA_2 = ("mask", "phantom")
 
 _ARROW_TYPES = {
     "string": pa.string(),
@@ -105,11 +109,13 @@ class Row:
     study
         Pseudonym of the study, made as a patient's is.
     image
-        Path relative to the cohort's root, with forward slashes. It is kept as it is: keep names out of it.
+        Path relative to the cohort's root, with forward slashes: a picture, or a CT or MR as a folder of one DICOM
+        series or as one file. It is kept as it is: keep names out of it.
     file_sha256, pixel_sha256
-        Hash of the file's bytes, and of its decoded pixels (`osteoscope.imaging.picture.pixel_sha256`).
+        Hash of the file's bytes, of several files over their sorted hashes; and of the decoded values
+        (`osteoscope.imaging.picture.pixel_sha256`, `osteoscope.imaging.values.values_of`).
     rows, columns
-        Of the image, in pixels.
+        Of the image, of a CT or MR of one plane, in pixels.
     modality
         Of the image.
     label
@@ -123,13 +129,19 @@ class Row:
     sex, site, level, view, centre
         Of the patient or the image; several body sites are joined by ``+``, level is that of the spine.
     lesions
-        What is annotated in the image, in its pixels.
+        What is annotated in a picture, in its pixels.
+    mask
+        Path, like that of the image, of a file that outlines the lesion in a CT or MR
+        (`osteoscope.imaging.masks.read_mask`).
     proof
         How the diagnosis was proven.
     image_date, proof_date
         ISO 8601 dates.
     treated, biopsied, implant
         Whether the lesion had been treated or biopsied before the image, and whether an implant is seen.
+    phantom
+        Whether its file says that it was made from the phantom (`osteoscope.imaging.synthetic`); `None` for a picture,
+        which cannot say so.
     """
 
     patient: str
@@ -151,12 +163,14 @@ class Row:
     view: str | None = None
     centre: str | None = None
     lesions: tuple[Lesion, ...] = ()
+    mask: str | None = None
     proof: Proof | None = None
     image_date: str | None = None
     proof_date: str | None = None
     treated: bool | None = None
     biopsied: bool | None = None
     implant: bool | None = None
+    phantom: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,9 +240,11 @@ class Cohort:
     def fingerprint(self) -> str:
         """Hash of the classes and of all rows, whatever their order; 64 hexadecimal digits.
 
-        Where the images lie, and how their files were packed, does not matter to it; their names and pixels do.
+        Where the images lie, and how their files were packed, does not matter to it; their names and pixels do. A
+        cohort of pictures has the same whether it is of schema 1 or 2.
         """
-        matter = _arrow_table(self.frame).drop_columns("file_sha256")
+        unsaid = [name for name in _SINCE_SCHEMA_2 if self.frame[name].isna().all()]
+        matter = _arrow_table(self.frame).drop_columns(["file_sha256", *unsaid])
         rows = sorted(json.dumps(row) for row in matter.to_pylist())
         return sha256_of_text(json.dumps([list(self.classes), rows]))
 
@@ -240,13 +256,15 @@ class CaseImage:
     Parameters
     ----------
     image
-        Its name in the cohort; `path` is the file.
+        Its name in the cohort; `path` is the file, or the folder of the DICOM series.
     pixel_sha256
-        Hash of its decoded pixels.
+        Hash of its decoded values.
     rows, columns
-        In pixels.
-    modality, lesions, view
+        In pixels; of a CT or MR those of a plane.
+    modality, lesions, view, phantom
         As in `Row`.
+    mask
+        File that outlines the lesion in a CT or MR.
     """
 
     image: str
@@ -257,6 +275,8 @@ class CaseImage:
     modality: Modality
     lesions: tuple[Lesion, ...] = ()
     view: str | None = None
+    mask: Path | None = None
+    phantom: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,8 +293,8 @@ class Case:
         Sorted by name.
     age
         In years, mean over the images; `None` where no image has one.
-    sex, site
-        Of the patient; the sites of all images are joined by ``+``.
+    sex, site, level
+        Of the patient; the sites of all images are joined by ``+``, as are the levels of the spine.
     """
 
     patient: str
@@ -283,6 +303,7 @@ class Case:
     age: float | None = None
     sex: Sex | None = None
     site: str | None = None
+    level: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -443,6 +464,31 @@ def cases(cohort: Cohort) -> list[Case]:
     return [_case(str(patient), rows, cohort) for patient, rows in cohort.case_rows.groupby("patient", sort=True)]
 
 
+def modality_of(cohort: Cohort) -> Modality:
+    """Give the one modality of a cohort's images, auxiliary ones among them.
+
+    Raises
+    ------
+    CohortError
+        If there are several, or if some images are phantoms and others are not: what networks learn, and what is found
+        on them, would hold for neither.
+    """
+    counted = Counter(cohort.frame["modality"])
+    if len(counted) != 1:
+        found = " and ".join(f"{number} {_PLURALS[name]}" for name, number in sorted(counted.items())) or "none"
+        reason = f"expected images of one modality, found {found}"
+        raise CohortError(reason, remedy="make a cohort of each modality")
+    phantoms = int(cohort.frame["phantom"].fillna(False).sum())
+    if 0 < phantoms < len(cohort.frame):
+        reason = f"expected phantoms alone or none, found {phantoms} phantoms among {len(cohort.frame)} images"
+        raise CohortError(reason, remedy="make a cohort without them, since they are no evidence of patients")
+    modality: Modality = next(iter(counted))
+    return modality
+
+
+_PLURALS: Mapping[str, str] = {"radiograph": "radiographs", "CT": "CT scans", "MR": "MR scans"}
+
+
 def auxiliary(cohort: Cohort) -> list[Auxiliary]:
     """Gather the images outside the classes that may teach in any fold: none shares a patient or pixels with a case.
 
@@ -536,7 +582,7 @@ def read_cohort(folder: Path, images: Path | None = None) -> Cohort:
         raise CohortError(f"could not be read: {error.strerror}", path=folder / TABLE, remedy=_MAKE_AGAIN) from error
     if hashlib.sha256(content).hexdigest() != header.table_sha256:
         raise _changed(folder / TABLE)
-    frame = pq.read_table(io.BytesIO(content)).to_pandas().astype(dict(COLUMNS))
+    frame = _frame(pq.read_table(io.BytesIO(content)).to_pandas())
     root = images if images is not None else header.root
     if not root.is_dir():
         remedy = "name the folder that holds the images with --images"
@@ -555,6 +601,12 @@ def read_cohort(folder: Path, images: Path | None = None) -> Cohort:
     if cohort.fingerprint() != header.fingerprint:
         raise _changed(folder / HEADER)
     return cohort
+
+
+def _frame(found: pd.DataFrame) -> pd.DataFrame:
+    """Give the columns their types; of those that a cohort of schema 1 has not nothing is known."""
+    missing = {name: None for name in _SINCE_SCHEMA_2 if name not in found}
+    return found.assign(**missing).astype(dict(COLUMNS))
 
 
 _MAKE_AGAIN = "make the cohort again with osteoscope cohort"
@@ -590,15 +642,21 @@ def _case(patient: str, rows: pd.DataFrame, cohort: Cohort) -> Case:
         reason = f"patient {patient} has the labels {', '.join(map(repr, labels))}"
         raise CohortError(reason, remedy="give every image of a patient the same label")
     ages, sexes = rows["age"].dropna(), rows["sex"].dropna().unique()
-    sites = {name for site in rows["site"].dropna() for name in site.split(SITE_SEPARATOR)}
     return Case(
         patient=patient,
         label=cohort.classes.index(labels[0]),
         images=tuple(_case_image(row, cohort.root) for row in rows.sort_values("image").to_dict("records")),
         age=float(ages.mean()) if len(ages) else None,
         sex=sexes[0] if len(sexes) == 1 else None,
-        site=SITE_SEPARATOR.join(sorted(sites)) or None,
+        site=_joined(rows["site"]),
+        level=_joined(rows["level"]),
     )
+
+
+def _joined(column: pd.Series[str]) -> str | None:
+    """Join the names of all images of a patient, each once; None where no image has any."""
+    names = {name for text in column.dropna() for name in text.split(SITE_SEPARATOR)}
+    return SITE_SEPARATOR.join(sorted(names)) or None
 
 
 def _case_image(row: Mapping[Any, Any], root: Path) -> CaseImage:
@@ -611,6 +669,8 @@ def _case_image(row: Mapping[Any, Any], root: Path) -> CaseImage:
         modality=row["modality"],
         lesions=lesions_from_json(row["lesions"]),
         view=_or_none(row["view"]),
+        mask=None if pd.isna(row["mask"]) else resolve_inside(root, row["mask"]),
+        phantom=_or_none(row["phantom"]),
     )
 
 

@@ -28,10 +28,10 @@ def test_looks_and_verdicts_come_back_as_they_were_kept(cache: Path) -> None:
     seen = look(np.random.default_rng(0).random((70, 50), dtype=np.float32))
     keep_looks({"pixels": seen})
     (back,) = known_looks(["pixels", "others"]).values()
-    assert (back.shape, back.content, dict(back.border_features)) == (
+    assert (back.shape, back.content, dict(back.features)) == (
         seen.shape,
         seen.content,
-        dict(seen.border_features),
+        dict(seen.features),
     )
     assert np.array_equal(back.descriptor, seen.descriptor)
     verdict = Verdict(correlation=0.99, detail=0.97, overlap=0.9, how="mirrored")

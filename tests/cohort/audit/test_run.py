@@ -99,7 +99,7 @@ def test_what_another_cohort_has_too_blocks(tmp_path: Path) -> None:
 def test_an_audit_survives_json_and_is_the_same_again(tmp_path: Path) -> None:
     cohort = write_cohort_of(tmp_path, entries(7, (8, 8), views=1))
     found = audit(cohort)
-    stored = {**found.to_json(), "borders": found.borders}
+    stored = {**found.to_json(), "features": found.features}
     assert Audit.from_json(json.loads(json.dumps(stored, allow_nan=False))) == found
     assert audit(cohort) == found
 
@@ -149,7 +149,8 @@ def test_every_kind_is_documented() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     kinds = {text for text in constants if re.fullmatch(r"[a-z]+(-[a-z]+)+", text)} | {
-        f"{name}-shortcut" for name in ("geometry", "border", "file", "view", "centre")
+        f"{name}-shortcut"
+        for name in ("geometry", "border", "exposure", "noise", "contrast", "scanner", "file", "view", "centre")
     }
     documented = set(re.findall(r"`([a-z-]+)`", (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")))
     assert kinds - {"-shortcut", "follow-up"} <= documented

@@ -2,8 +2,8 @@
 
 One SQLite file in the user's cache folder holds, by the hash of a picture's pixels, its look; by the hashes of two
 pictures, what was judged of them; and by the hash of a whole cohort, its audit, as ``metrics.json`` has it. It shows
-nothing of a picture beyond the descriptor of `osteoscope.imaging.look`. It may be deleted at any time. A cache that
-cannot be used is done without.
+nothing of a picture beyond the descriptor of `osteoscope.imaging.look`, and of a CT or MR what its header says of the
+scanner. It may be deleted at any time. A cache that cannot be used is done without.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from osteoscope.cohort.audit import confirm
 from osteoscope.cohort.audit.confirm import Verdict
-from osteoscope.imaging import look
+from osteoscope.imaging import look, scan_look
 from osteoscope.imaging.look import SIDE, Look
 from osteoscope.storage import cache_folder
 
@@ -39,8 +39,8 @@ _SECONDS_TO_WAIT = 10.0
 _MOST_AT_ONCE = 500
 """Keys in one question; SQLite allows 999 or more."""
 
-_LOOK_VERSION = str(look.VERSION)
-_PAIR_VERSION = f"{look.VERSION}.{confirm.VERSION}"
+_LOOK_VERSION = f"{look.VERSION}.{scan_look.VERSION}"
+_PAIR_VERSION = f"{_LOOK_VERSION}.{confirm.VERSION}"
 
 
 def pair_key(first: str, second: str) -> str:
@@ -49,7 +49,7 @@ def pair_key(first: str, second: str) -> str:
 
 
 def known_looks(pixels: Iterable[str]) -> dict[str, Look]:
-    """Give the looks that are kept, by the hash of the pixels; none where the cache cannot be used."""
+    """Give the looks that are kept, by the key that they were kept by; none where the cache cannot be used."""
     rows = _answers(
         "SELECT pixels, facts, descriptor FROM looks WHERE version = ? AND pixels IN", _LOOK_VERSION, pixels
     )
@@ -57,7 +57,7 @@ def known_looks(pixels: Iterable[str]) -> dict[str, Look]:
 
 
 def keep_looks(looks: Mapping[str, Look]) -> None:
-    """Keep looks by the hash of the pixels."""
+    """Keep looks by the hash of the pixels, or by whatever else they follow from."""
     _store(
         "INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?)",
         [(pixels, _LOOK_VERSION, _facts(seen), seen.descriptor.tobytes()) for pixels, seen in looks.items()],
@@ -93,7 +93,8 @@ def keep_audit(key: str, version: str, audit: Mapping[str, Any]) -> None:
 
 
 def _facts(seen: Look) -> str:
-    return json.dumps({"shape": seen.shape, "content": seen.content, "border_features": dict(seen.border_features)})
+    facts = {"features": dict(seen.features), "words": dict(seen.words)}
+    return json.dumps({"shape": seen.shape, "content": seen.content, **facts})
 
 
 def _look_of(facts: dict[str, Any], descriptor: bytes) -> Look:
@@ -103,7 +104,8 @@ def _look_of(facts: dict[str, Any], descriptor: bytes) -> Look:
         shape=(rows, columns),
         content=(left, top, right, bottom),
         descriptor=np.frombuffer(descriptor, dtype=np.int8).reshape(2, SIDE, SIDE),
-        border_features=facts["border_features"],
+        features=facts["features"],
+        words=facts["words"],
     )
 
 

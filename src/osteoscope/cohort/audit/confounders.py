@@ -10,7 +10,14 @@ import numpy as np
 from osteoscope.cohort.audit.finding import Finding
 from osteoscope.cohort.audit.shares import ClassShares
 from osteoscope.cohort.audit.witness import TELLING, Witness, hear
-from osteoscope.cohort.baselines import CLINICAL, CLINICAL_SITE, clinical_columns
+from osteoscope.cohort.baselines import (
+    CLINICAL,
+    CLINICAL_LEVEL,
+    CLINICAL_SITE,
+    CLINICAL_SITE_LEVEL,
+    clinical_columns,
+    clinical_place,
+)
 from osteoscope.cohort.table import cases as cases_of
 
 if TYPE_CHECKING:
@@ -20,12 +27,12 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.table import Cohort
 
-COUNTED = ("sex", "site", "centre", "proof", "biopsied", "treated", "implant")
+COUNTED = ("sex", "site", "level", "centre", "proof", "biopsied", "treated", "implant")
 """Columns whose values are counted by patient; a patient of several values counts once for each."""
 
 NOT_RECORDED = "not recorded"
 
-_COVARIATES = ("age", "sex", "site", "view", "centre")
+_COVARIATES = ("age", "sex", "site", "level", "view", "centre")
 
 _RECORDED_APART = 0.5
 """Difference between two classes' shares of patients of whom a column is recorded that is said."""
@@ -105,12 +112,19 @@ def hear_confounders(cohort: Cohort) -> dict[str, Witness]:
     cases = [case for case in cases_of(cohort) if case.label is not None]
     patients = [case.patient for case in cases]
     labels = [cohort.classes[case.label] for case in cases if case.label is not None]
-    columns = {CLINICAL: clinical_columns(cases), CLINICAL_SITE: clinical_columns(cases, site=True)}
-    words = {CLINICAL: "age and sex", CLINICAL_SITE: "age, sex and body site"}
+    placed, place = clinical_place(cases)
     return {
-        name: hear(words[name], seen, patients=patients, labels=labels, classes=cohort.classes)
-        for name, seen in columns.items()
+        name: hear(_WORDS[name], seen, patients=patients, labels=labels, classes=cohort.classes)
+        for name, seen in ((CLINICAL, clinical_columns(cases)), (placed, place))
     }
+
+
+_WORDS = {
+    CLINICAL: "age and sex",
+    CLINICAL_SITE: "age, sex and body site",
+    CLINICAL_LEVEL: "age, sex and level of the spine",
+    CLINICAL_SITE_LEVEL: "age, sex, body site and level of the spine",
+}
 
 
 def find_confounders(cohort: Cohort, heard: Mapping[str, Witness]) -> tuple[Finding, ...]:

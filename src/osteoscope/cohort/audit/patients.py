@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from osteoscope.cohort.audit.finding import Finding, finding_of, images_named
-from osteoscope.cohort.grouping import coarsest_groups
+from osteoscope.cohort.baselines import are_scans
+from osteoscope.cohort.grouping import ALIKE, coarsest_groups
 from osteoscope.cohort.table import pseudonyms
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _may_be_one(cohort: Cohort) -> list[Finding]:
     concerned = sorted(patient for group in members.values() if len(group) > 1 for patient in group)
     guessed = bool(cohort.case_rows["guessed"].any())
     message = (
-        f"{len(group_of)} patients would be {groups} if those of the same label, age, sex and body site were one"
+        f"{len(group_of)} patients would be {groups} if those of the same label, {_traits(cohort.case_rows)} were one"
         f"{', and patients are guessed' if guessed else ''}"
     )
     return [
@@ -89,6 +90,11 @@ def _may_be_one(cohort: Cohort) -> list[Finding]:
     ]
 
 
+def _traits(rows: pd.DataFrame) -> str:
+    """Name what tells people apart; the level of the spine where it is recorded."""
+    return "age, sex, body site and level" if bool(rows["level"].notna().any()) else "age, sex and body site"
+
+
 # Images taken for patients --------------------------------------------------------------------------------------------
 
 
@@ -97,13 +103,14 @@ def _patients_are_images(cohort: Cohort, *, confirmed: bool) -> list[Finding]:
     if rows["patient"].nunique() < len(rows):
         return []
     neighbours = _alike_neighbours(rows)
-    named = not bool(rows["guessed"].any()) and _named_after_images(cohort)
+    # A folder of one scan is called as its patient is.
+    named = not bool((rows["guessed"] | are_scans(rows)).any()) and _named_after_images(cohort)
     if neighbours is None and not named:
         return []
     signs = []
     if neighbours is not None:
         signs.append(
-            f"{neighbours.alike} images are of the same label, age, sex and body site as the next by name, where "
+            f"{neighbours.alike} images are of the same label, {_traits(rows)} as the next by name, where "
             f"{neighbours.expected:.1f} would be by chance"
         )
     if named:
@@ -143,7 +150,7 @@ class _Neighbours:
 def _alike_neighbours(rows: pd.DataFrame) -> _Neighbours | None:
     """Count neighbours by name that are alike, if they are more than a permutation within classes explains."""
     ordered = rows.iloc[sorted(range(len(rows)), key=lambda place: _natural(rows["image"].iloc[place]))]
-    traits = ordered[["age", "sex", "site"]].assign(age=ordered["age"].round())
+    traits = ordered[list(ALIKE)].assign(age=ordered["age"].round())
     numbers = traits.groupby(list(traits), dropna=False).ngroup().to_numpy(dtype=np.int64)
     # Who has no age is like nobody.
     looks: IntArray = np.where(ordered["age"].notna(), numbers, -1 - np.arange(len(rows)))

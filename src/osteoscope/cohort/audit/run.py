@@ -20,8 +20,8 @@ from osteoscope.cohort.audit.shortcuts import find_shortcuts, hear_shortcuts
 from osteoscope.cohort.audit.size import find_too_small
 from osteoscope.cohort.audit.twins import auxiliary_twins, find_twins, look_at, twin_findings, twins_across
 from osteoscope.cohort.audit.witness import Witness
-from osteoscope.cohort.baselines import BORDERS
-from osteoscope.imaging import look
+from osteoscope.cohort.baselines import ACQUIRED, BORDERS
+from osteoscope.imaging import look, scan_look
 from osteoscope.storage import sha256_of_text
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ SCHEMA = 1
 COPIES_ACROSS_PATIENTS = frozenset({"duplicate-across-patients", "near-duplicate-across-patients"})
 """Kinds by which one patient may have been split into several."""
 
-VERSION = f"{__version__}.2.{look.VERSION}.{candidates.VERSION}.{confirm.VERSION}"
-"""Of all that is looked for, and of how pictures are compared: an audit of another version is made anew."""
+VERSION = f"{__version__}.3.{look.VERSION}.{scan_look.VERSION}.{candidates.VERSION}.{confirm.VERSION}"
+"""Of all that is looked for, and of how images are compared: an audit of another version is made anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,11 @@ class Audit:
     tables
         What the classes' patients are like.
     alone
-        What single things tell of the label by themselves: ``geometry``, ``border``, ``exposure``, ``file``,
-        ``view``, ``centre``, and the clinical baselines by their names.
-    borders
-        By image, what its borders are like: for `osteoscope.cohort.baselines.baselines`.
+        What single things tell of the label by themselves: those of
+        `osteoscope.cohort.audit.shortcuts.hear_shortcuts`, and the clinical baselines by their names.
+    features
+        By image, what the borders of a picture are like, and how a CT or MR was acquired: for
+        `osteoscope.cohort.baselines.baselines`.
     auxiliary_twins
         Auxiliary images that show the same picture as a case, so that none may teach.
     """
@@ -64,7 +65,7 @@ class Audit:
     findings: tuple[Finding, ...]
     tables: AuditTables
     alone: Mapping[str, Witness]
-    borders: Features = field(default_factory=dict)
+    features: Features = field(default_factory=dict)
     auxiliary_twins: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -78,12 +79,12 @@ class Audit:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Take an audit from what `to_json` gave; ``borders`` and ``auxiliary_twins`` may be added to it."""
+        """Take an audit from what `to_json` gave; ``features`` and ``auxiliary_twins`` may be added to it."""
         return cls(
             findings=tuple(map(Finding.from_json, value["findings"])),
             tables=AuditTables.from_json(value["tables"]),
             alone={name: Witness.from_json(witness) for name, witness in value["alone"].items()},
-            borders=value.get("borders", {}),
+            features=value.get("features", {}),
             auxiliary_twins=tuple(value.get("auxiliary_twins", ())),
         )
 
@@ -109,12 +110,12 @@ def audit(
     against
         Another cohort, such as the one that the network was trained on: no patient and no picture may be in both.
     progress
-        Is told how many of how many pictures are seen; not where the same audit of the same content was made before.
+        Is told how many of how many images are seen; not where the same audit of the same content was made before.
 
     Raises
     ------
     ImageError
-        If a picture is missing or cannot be read any more.
+        If an image is missing or cannot be read any more.
     """
     key = sha256_of_text(json.dumps([_content(cohort), None if against is None else _content(against), roi, folds]))
     kept = known_audit(key, VERSION)
@@ -124,7 +125,7 @@ def audit(
     with threadpool_limits(limits=1):
         made = _audited(cohort, roi=roi, folds=folds, against=against, progress=progress)
     beside = {
-        "borders": {name: dict(known) for name, known in made.borders.items()},
+        "features": {name: dict(known) for name, known in made.features.items()},
         "auxiliary_twins": list(made.auxiliary_twins),
     }
     keep_audit(key, VERSION, {**made.to_json(), **beside})
@@ -140,14 +141,18 @@ def _audited(
     cohort: Cohort, *, roi: RegionOfInterest, folds: int | None, against: Cohort | None, progress: Progress | None
 ) -> Audit:
     looks = look_at(cohort, progress)
-    features = {
-        image: looks[pixels].border_features
+    of_image = {
+        image: looks[pixels]
         for image, pixels in zip(cohort.case_rows["image"], cohort.case_rows["pixel_sha256"], strict=True)
     }
     twins = find_twins(cohort, looks)
     leaks = (*find_leaks(cohort), *twin_findings(cohort, twins))
     consistent = _of_one_label(cohort)
-    shortcuts = hear_shortcuts(consistent, features=features)
+    shortcuts = hear_shortcuts(
+        consistent,
+        features={image: one.features for image, one in of_image.items()},
+        words={image: one.words for image, one in of_image.items()},
+    )
     confounders = hear_confounders(consistent)
     findings = (
         *leaks,
@@ -164,7 +169,10 @@ def _audited(
         findings=in_order(findings),
         tables=audit_tables(cohort),
         alone={**shortcuts, **confounders},
-        borders={image: {name: known[name] for name in BORDERS} for image, known in features.items()},
+        features={
+            image: {name: one.features[name] for name in (*BORDERS, *ACQUIRED) if name in one.features}
+            for image, one in of_image.items()
+        },
         auxiliary_twins=tuple(sorted(auxiliary_twins(cohort, twins))),
     )
 

@@ -1,8 +1,7 @@
-"""Looks for what tells the label without showing the disease: how a picture was made, stored, cropped, and where."""
+"""Looks for what tells the label without showing the disease: how an image was made, stored, cropped, and where."""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +10,24 @@ from scipy.stats import fisher_exact
 from osteoscope.cohort.audit.finding import Finding
 from osteoscope.cohort.audit.shares import ClassShares
 from osteoscope.cohort.audit.witness import Witness, hear
-from osteoscope.cohort.baselines import BORDERS, EXPOSURE, feature_columns, size_columns
+from osteoscope.cohort.baselines import (
+    BORDERS,
+    CONTRAST,
+    EXPOSURE,
+    NOISE,
+    SCAN_GEOMETRY,
+    are_scans,
+    feature_columns,
+    size_columns,
+)
 from osteoscope.cohort.table import lesions_from_json, resolve_inside
 from osteoscope.errors import ImageError
 from osteoscope.evaluation.tabular import Columns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     import pandas as pd
 
     from osteoscope.cohort.baselines import Features
@@ -33,31 +44,42 @@ _FEWEST_AT_A_CENTRE = 9
 _OUTLINED_APART = 0.2
 """Difference between two classes' shares of images with a lesion that depends on the label."""
 
+_WORDS = ("manufacturer", "model", "kernel")
+_SETTINGS = ("kilovolt", "thickness")
+"""Of the look of a scan, what its header says."""
+
 _REMEDIES = {
-    "geometry": "bring the pictures of all classes to one size and shape in the same way, or leave a class out",
+    "geometry": "bring the images of all classes to one size and shape in the same way, or leave a class out",
     "border": "cut borders and burned-in marks off the pictures of all classes in the same way",
     "exposure": "look whether the classes were exposed and processed alike; a dense lesion changes this honestly",
-    "file": "export the pictures of all classes in the same way",
+    "noise": "take scans of every class from every scanner and in the same kernels, or leave scanners out",
+    "contrast": "look whether the classes were given contrast alike; a dense lesion changes this honestly",
+    "scanner": "take scans of every class from every scanner and with the same settings, or leave scanners out",
+    "file": "export the images of all classes in the same way",
     "view": "take the same views of all classes",
     "centre": "take patients of every class from every centre, or leave centres out",
 }
-_MAY_BLOCK = {"geometry", "border", "file", "centre"}
+_MAY_BLOCK = {"geometry", "border", "noise", "scanner", "file", "centre"}
 
 
-def hear_shortcuts(cohort: Cohort, *, features: Features) -> dict[str, Witness]:
-    """Let models predict the label from what a picture is like, apart from what it shows.
+def hear_shortcuts(
+    cohort: Cohort, *, features: Features, words: Mapping[str, Mapping[str, str]] | None = None
+) -> dict[str, Witness]:
+    """Let models predict the label from what an image is like, apart from what it shows.
 
     Parameters
     ----------
     cohort
         Each of whose cases has one label.
     features
-        Of each image.
+        Of each image, as its `osteoscope.imaging.look.Look` has them.
+    words
+        Of each CT or MR, likewise.
 
     Returns
     -------
-    By name: ``geometry``, ``border``, ``exposure``, ``file``, ``view`` and ``centre``, the last two where they are
-    recorded.
+    By name: ``geometry``; of pictures ``border`` and ``exposure``, of CT and MR ``noise``, ``contrast`` and
+    ``scanner``; ``file``, ``view`` and ``centre``. What is not recorded of an image is heard of the others.
 
     Raises
     ------
@@ -65,11 +87,13 @@ def hear_shortcuts(cohort: Cohort, *, features: Features) -> dict[str, Witness]:
         If an image's file is missing.
     """
     rows = cohort.case_rows
+    pictures, scans = rows[~are_scans(rows)], rows[are_scans(rows)]
+    sizes = {**size_columns(rows), **(feature_columns(rows, features, SCAN_GEOMETRY) if len(scans) else {})}
     seen = {
-        "geometry": ("picture geometry", _numbers(size_columns(rows)), rows),
-        "border": ("borders and burned-in marks", _numbers(feature_columns(rows, features, BORDERS)), rows),
-        "exposure": ("brightness and sharpness", _numbers(feature_columns(rows, features, EXPOSURE)), rows),
-        "file": ("file format and size", _file_columns(cohort, rows), rows),
+        "geometry": (f"{'scan' if len(scans) else 'picture'} geometry", _numbers(sizes), rows),
+        **(_of_pictures(pictures, features) if len(pictures) else {}),
+        **(_of_scans(scans, features, words or {}) if len(scans) else {}),
+        "file": ("file format and size", _file_columns(cohort, rows, features), rows),
         **{column: (column, *_recorded(column, rows)) for column in ("view", "centre")},
     }
     return {
@@ -84,6 +108,30 @@ def hear_shortcuts(cohort: Cohort, *, features: Features) -> dict[str, Witness]:
     }
 
 
+_Heard = tuple[str, Columns, "pd.DataFrame"]
+"""What a model sees, as words and as columns, and the rows that it sees it of."""
+
+
+def _of_pictures(rows: pd.DataFrame, features: Features) -> dict[str, _Heard]:
+    return {
+        "border": ("borders and burned-in marks", _numbers(feature_columns(rows, features, BORDERS)), rows),
+        "exposure": ("brightness and sharpness", _numbers(feature_columns(rows, features, EXPOSURE)), rows),
+    }
+
+
+def _of_scans(rows: pd.DataFrame, features: Features, words: Mapping[str, Mapping[str, str]]) -> dict[str, _Heard]:
+    said = rows[[bool(words.get(image)) for image in rows["image"]]]
+    scanner = Columns(
+        numeric=feature_columns(said, features, _SETTINGS),
+        categorical={name: [words[image].get(name) for image in said["image"]] for name in _WORDS},
+    )
+    return {
+        "noise": ("noise and its grain", _numbers(feature_columns(rows, features, NOISE)), rows),
+        "contrast": ("density of fat and soft tissue", _numbers(feature_columns(rows, features, CONTRAST)), rows),
+        "scanner": ("scanner and settings by the header", scanner, said),
+    }
+
+
 def _numbers(columns: dict[str, FloatArray]) -> Columns:
     return Columns(numeric=columns, categorical={})
 
@@ -94,32 +142,37 @@ def _recorded(column: str, rows: pd.DataFrame) -> tuple[Columns, pd.DataFrame]:
     return Columns(numeric={}, categorical={column: known[column].tolist()}), known
 
 
-def _file_columns(cohort: Cohort, rows: pd.DataFrame) -> Columns:
+def _file_columns(cohort: Cohort, rows: pd.DataFrame, features: Features) -> Columns:
     """Give what the images' files are like."""
-    sizes = []
-    for image in rows["image"]:
-        path = resolve_inside(cohort.root, image)
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError as error:
-            remedy = "name the folder that holds the images with --images"
-            raise ImageError("the picture is missing", path=path, remedy=remedy) from error
-    pixels = (rows["rows"] * rows["columns"]).to_numpy(dtype=np.float64)
+    paths = [resolve_inside(cohort.root, image) for image in rows["image"]]
+    planes = np.array([features.get(image, {}).get("planes", 1) for image in rows["image"]], dtype=np.float64)
+    pixels = planes * (rows["rows"] * rows["columns"]).to_numpy(dtype=np.float64)
     return Columns(
-        numeric={"bytes per pixel": np.array(sizes, dtype=np.float64) / pixels},
+        numeric={"bytes per pixel": np.array([_bytes_of(path) for path in paths], dtype=np.float64) / pixels},
         categorical={
-            "format": [PurePosixPath(image).suffix.lower() for image in rows["image"]],
+            "format": ["series" if path.is_dir() else path.suffix.lower() for path in paths],
             "modality": rows["modality"].tolist(),
         },
     )
 
 
+def _bytes_of(path: Path) -> int:
+    """Give the size of an image's file, or of all files of its folder."""
+    try:
+        files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+        return sum(one.stat().st_size for one in files)
+    except OSError as error:
+        remedy = "name the folder that holds the images with --images"
+        raise ImageError("the image is missing", path=path, remedy=remedy) from error
+
+
 def find_shortcuts(cohort: Cohort, heard: dict[str, Witness], *, roi: RegionOfInterest) -> tuple[Finding, ...]:
     """Say what `hear_shortcuts` heard, and what else lets the preparation of an image depend on its label.
 
-    Kinds: ``geometry-shortcut``, ``border-shortcut``, ``file-shortcut``, ``centre-shortcut`` (warn, or block where
-    nearly the whole label is given away), ``exposure-shortcut`` and ``view-shortcut`` (warn),
-    ``outline-depends-on-label`` (block; where whole images are read a note).
+    Kinds: ``geometry-shortcut``, ``border-shortcut``, ``noise-shortcut``, ``scanner-shortcut``, ``file-shortcut``,
+    ``centre-shortcut`` (warn, or block where nearly the whole label is given away), ``exposure-shortcut``,
+    ``contrast-shortcut`` and ``view-shortcut`` (warn), ``outline-depends-on-label`` (block; where whole images are read
+    a note).
 
     Parameters
     ----------
@@ -168,9 +221,10 @@ def _outlines_by_label(cohort: Cohort, roi: RegionOfInterest) -> list[Finding]:
     """Compare the classes' shares of patients all of whose images have an annotated lesion, or the outline of one."""
     rows = cohort.case_rows
     lesions = [lesions_from_json(text) for text in rows["lesions"]]
+    masks = rows["mask"].notna().to_numpy()
     marked = rows.assign(
-        lesion=[bool(found) for found in lesions],
-        outline=[any(lesion.outline for lesion in found) for found in lesions],
+        lesion=[bool(found) for found in lesions] | masks,
+        outline=[any(lesion.outline for lesion in found) for found in lesions] | masks,
     )
     patients = marked.groupby("patient").agg(
         label=("label", "first"), lesion=("lesion", "all"), outline=("outline", "all")

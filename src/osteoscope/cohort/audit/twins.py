@@ -1,7 +1,9 @@
 """Finds pictures that are there twice though their pixels differ: resized, squashed, compressed, cropped, mirrored.
 
 Pictures are looked at once (`osteoscope.imaging.look`), pairs that look alike are found among all of them
-(`candidates`), and each pair is confirmed or refuted on the pixels at full depth (`confirm`).
+(`candidates`), and each pair is confirmed or refuted on the pixels at full depth (`confirm`). A CT or MR takes part as
+one picture (`osteoscope.imaging.scan_look`), by which a scan is found again in other slices or of another kernel: of
+one patient that is usual, and no finding.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from osteoscope.cohort.audit.confirm import Pair, judge, squares_of
 from osteoscope.cohort.audit.finding import Finding, Severity
 from osteoscope.cohort.table import resolve_inside
 from osteoscope.imaging.look import look
+from osteoscope.imaging.open import open_image
 from osteoscope.imaging.picture import read_picture
+from osteoscope.imaging.scan_look import look_at_scan, scan_picture
+from osteoscope.storage import sha256_of_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from osteoscope.cohort.measure import Progress
     from osteoscope.cohort.table import Cohort
     from osteoscope.imaging.look import Look
+    from osteoscope.imaging.volume import Modality, Volume
 
 NOTEWORTHY = 0.96
 """Correlation of the greys from which on a pair that was not confirmed is listed, ..."""
@@ -70,29 +76,45 @@ class Twin:
 
 @dataclass(frozen=True, kw_only=True)
 class _Picture:
-    """An image of a cohort, its file and the hash of its pixels."""
+    """An image of a cohort, with the hashes of its files and of its values."""
 
     image: str
+    modality: Modality
+    files: str
     pixels: str
     root: Path
 
+    @property
+    def key(self) -> str:
+        """All that its look follows from: of a scan its header too, which says how far its planes lie apart."""
+        return self.pixels if self.modality == "radiograph" else sha256_of_text(f"{self.pixels} {self.files}")
+
     def read(self) -> NDArray[np.float32]:
+        """Give what is compared with other images, float32 ``(rows, columns)``."""
+        if self.modality != "radiograph":
+            return scan_picture(self._scan())
         plane: NDArray[np.float32] = read_picture(resolve_inside(self.root, self.image)).read()[0]
         return plane
+
+    def look(self) -> Look:
+        return look(self.read()) if self.modality == "radiograph" else look_at_scan(self._scan())
+
+    def _scan(self) -> Volume:
+        return open_image(resolve_inside(self.root, self.image), modality=self.modality).volume
 
 
 # Looking --------------------------------------------------------------------------------------------------------------
 
 
 def look_at(cohort: Cohort, progress: Progress | None = None) -> dict[str, Look]:
-    """Look at all pictures of a cohort, auxiliary ones included, but at those with the same pixels once.
+    """Look at all images of a cohort, auxiliary ones included, but at those with the same pixels once.
 
     Parameters
     ----------
     cohort
         Whose images lie in its root.
     progress
-        Is told how many of how many pictures are seen.
+        Is told how many of how many images are seen.
 
     Returns
     -------
@@ -101,20 +123,21 @@ def look_at(cohort: Cohort, progress: Progress | None = None) -> dict[str, Look]
     Raises
     ------
     ImageError
-        If a picture is missing or cannot be read any more.
+        If an image is missing or cannot be read any more.
     """
     pictures = _pictures(cohort)
-    looks = known_looks(picture.pixels for picture in pictures)
+    known = known_looks(picture.key for picture in pictures)
+    looks = {picture.pixels: known[picture.key] for picture in pictures if picture.key in known}
     unseen = [picture for picture in pictures if picture.pixels not in looks]
     if progress is not None and looks:
         progress(len(looks), len(pictures))
     fresh: dict[str, Look] = {}
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for picture, seen in zip(unseen, pool.map(lambda one: look(one.read()), unseen), strict=True):
+        for picture, seen in zip(unseen, pool.map(_Picture.look, unseen), strict=True):
             fresh[picture.pixels] = seen
             if progress is not None:
                 progress(len(looks) + len(fresh), len(pictures))
-    keep_looks(fresh)
+    keep_looks({picture.key: fresh[picture.pixels] for picture in unseen})
     return {**looks, **fresh}
 
 
@@ -122,8 +145,10 @@ def _pictures(cohort: Cohort) -> list[_Picture]:
     """Images with pixels of their own, the cases' first, so that a twin of a case is named as the case."""
     rows = cohort.frame.sort_values(["role", "image"], ascending=[False, True]).drop_duplicates("pixel_sha256")
     return [
-        _Picture(image=image, pixels=pixels, root=cohort.root)
-        for image, pixels in zip(rows["image"], rows["pixel_sha256"], strict=True)
+        _Picture(image=image, modality=modality, files=files, pixels=pixels, root=cohort.root)
+        for image, modality, files, pixels in zip(
+            rows["image"], rows["modality"], rows["file_sha256"], rows["pixel_sha256"], strict=True
+        )
     ]
 
 
@@ -260,16 +285,17 @@ def twin_findings(cohort: Cohort, twins: Iterable[Twin]) -> tuple[Finding, ...]:
 
     Kinds that block: ``near-duplicate-across-labels``, where two diagnoses are given to one picture, of which one at
     least is a case's; ``near-duplicate-across-patients``. ``near-duplicate-within-patient`` and
-    ``near-duplicate-with-auxiliary`` warn. ``near-duplicate-candidates`` notes what was not confirmed.
+    ``near-duplicate-with-auxiliary`` warn. ``near-duplicate-candidates`` notes what was not confirmed. A scan that is
+    there in several reconstructions of one patient is none of these.
     """
     rows: dict[str, dict[str, str]] = {
-        str(row["image"]): {name: row[name] for name in ("patient", "role", "label", "kind")}
+        str(row["image"]): {name: row[name] for name in ("patient", "role", "label", "kind", "modality")}
         for row in cohort.frame.to_dict("records")
     }
     findings, unconfirmed = [], []
     for twin in twins:
         first, second = rows[twin.first], rows[twin.second]
-        if "case" not in (first["role"], second["role"]):
+        if "case" not in (first["role"], second["role"]) or _reconstructed(first, second):
             continue
         if not twin.confirmed:
             unconfirmed.append(twin)
@@ -285,6 +311,11 @@ def twin_findings(cohort: Cohort, twins: Iterable[Twin]) -> tuple[Finding, ...]:
             )
         )
     return (*findings, *_candidates_noted(unconfirmed, rows))
+
+
+def _reconstructed(first: dict[str, str], second: dict[str, str]) -> bool:
+    """Whether a pair is two scans of one patient, such as one scan in thin and in thick slices."""
+    return first["patient"] == second["patient"] and "radiograph" not in (first["modality"], second["modality"])
 
 
 def _meaning(first: dict[str, str], second: dict[str, str]) -> tuple[str, Severity, str]:
