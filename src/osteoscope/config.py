@@ -19,10 +19,11 @@ from osteoscope.errors import ConfigError
 
 Trunk = Literal["densenet121", "densenet169", "densenet201", "densenet121-truncated", "densenet-tiny"]
 RegionOfInterest = Literal["none", "box", "outline"]
-Covariate = Literal["age", "sex", "site"]
+Covariate = Literal["age", "sex", "site", "level"]
 Preset = Literal["quick", "standard", "full"]
 Split = Literal["patients", "sites", "looks"]
 NetworkName = Literal["optimised", "plain", "matched"]
+ImageKind = Literal["radiograph", "CT", "MR"]
 
 
 class _Settings(BaseModel):
@@ -87,7 +88,8 @@ class PreparationConfig(_Settings):
     """Where the second look goes in prediction: to the regions in which the network finds a lesion, or to the square
     round what a person has marked. In training it always goes to the outline."""
     volume: VolumeConfig | None = None
-    """How CT and MR are read; None where nothing but radiographs is."""
+    """How CT and MR are read; None where nothing but radiographs is. A network that is trained with it reads no
+    radiographs, and `size` and `margin` count for nothing."""
 
     @model_validator(mode="after")
     def _looks_fit(self) -> Self:
@@ -98,6 +100,21 @@ class PreparationConfig(_Settings):
             msg = "with volume the body is read, once, so second_look must be false and roi none"
             raise ValueError(msg)
         return self
+
+    def plane_shape(self, modality: ImageKind) -> tuple[int, int, int]:
+        """Give the (channels, size, size) of a plane that is read of an image.
+
+        Raises
+        ------
+        ValueError
+            If it is a CT or MR, and how these are read is not stated.
+        """
+        if modality == "radiograph":
+            return 1, self.size, self.size
+        if self.volume is None:
+            msg = f"how {modality} is read is not stated"
+            raise ValueError(msg)
+        return self.volume.channels(modality), self.volume.size, self.volume.size
 
     @property
     def annotation(self) -> RegionOfInterest:
@@ -111,7 +128,15 @@ class PreparationConfig(_Settings):
 
         A network that looks twice still looks at the whole image, and then at what is annotated instead of at what it
         would find; for any other, `annotation` is what it reads.
+
+        Raises
+        ------
+        ConfigError
+            If CT or MR is read, of which no region is.
         """
+        if self.volume is not None and annotation != "none":
+            reason = f"of CT and MR the body is read, so --roi {annotation} cannot be"
+            raise ConfigError(reason, remedy="leave --roi out")
         if not self.second_look:
             return self.model_copy(update={"roi": annotation})
         return self.model_copy(update={"second_look_at": "found" if annotation == "none" else annotation})
@@ -127,6 +152,8 @@ class NetworkConfig(_Settings):
     """Multi-head self-attention over the grid, with a gain that starts at zero."""
     matched: bool = False
     """Spend as many parameters as the parts that are switched off would hold on position-wise convolutions."""
+    focus: bool = False
+    """Let each position of a plane speak as much as it is likely to be lesion, beside the others of that plane."""
     pooling: Literal["gated", "mean"] = "gated"
     """How a patient's planes are pooled."""
     width: Annotated[int, Field(ge=8, le=1024)] = 384
@@ -220,7 +247,8 @@ class TrainingConfig(_Settings):
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 8
     """Patients in a step."""
     views_per_patient: Annotated[int, Field(ge=1, le=64)] = 2
-    """Planes of a patient that are read in a step, drawn at random."""
+    """Planes of a patient that are read in a step, drawn at random; of a CT or MR in which the lesion is outlined, half
+    of them show it."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 7e-4
     """The peak of a one-cycle schedule."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -246,13 +274,6 @@ class Config(_Settings):
     auxiliary: AuxiliaryConfig = AuxiliaryConfig()
     training: TrainingConfig = TrainingConfig()
 
-    @model_validator(mode="after")
-    def _radiographs_are_read(self) -> Self:
-        if self.preparation.volume is not None:
-            msg = "networks are trained on radiographs, so preparation.volume must be left out"
-            raise ValueError(msg)
-        return self
-
     def fingerprint(self) -> str:
         """Hash of all settings, as 64 hexadecimal digits: equal settings, equal fingerprint."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
@@ -263,9 +284,16 @@ class Config(_Settings):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
+# Sizes and HU mean something in a scan, and nothing is collimated in it: less is changed than in a radiograph.
+_OF_VOLUMES = AugmentationConfig(
+    rotation=15, scale=0.15, region_scale=0.15, region_shift=0.1, gamma=0.2, noise=0.03, erase=0.15, collimate=0
+)
+
+
 def preset_config(
     preset: Preset,
     *,
+    modality: ImageKind = "radiograph",
     network: NetworkName = "optimised",
     roi: RegionOfInterest = "none",
     second_look: bool = False,
@@ -281,29 +309,71 @@ def preset_config(
     ----------
     preset
         ``quick`` to see that all works, ``standard`` for results, ``full`` for a paper on a machine with time.
+    modality
+        Of the images. A network for CT or MR learns from no auxiliary images, and takes no `roi` and no `second_look`.
     network
         ``optimised``; ``plain``, the trunk with average pooling and nothing else; or ``matched``, the plain trunk
         with as many parameters as the optimised one.
     roi, second_look, covariates, pretrained, seed, folds, split
         As in `PreparationConfig`, `NetworkConfig` and `TrainingConfig`.
+
+    Raises
+    ------
+    ConfigError
+        If a region of CT or MR is asked for.
     """
-    size, looks, epochs, repeats = {
-        "quick": (96, 8_000, 4, 1),
-        "standard": (128, 140_000, 30, 1),
-        "full": (224, 400_000, 60, 3),
-    }[preset]
     parts = {
         "optimised": NetworkConfig(),
         "plain": NetworkConfig(multiscale=False, attention=False, pooling="mean"),
         "matched": NetworkConfig(multiscale=False, attention=False, matched=True),
     }
+    chosen = parts[network].model_copy(update={"covariates": covariates, "pretrained": pretrained})
+    if modality != "radiograph":
+        if roi != "none" or second_look:
+            raise ConfigError(f"of {modality} the body is read, so --roi {roi} cannot be", remedy="leave --roi out")
+        return _for_volumes(preset, chosen, seed=seed, folds=folds, split=split)
+    size, looks, epochs, repeats = {
+        "quick": (96, 8_000, 4, 1),
+        "standard": (128, 140_000, 30, 1),
+        "full": (224, 400_000, 60, 3),
+    }[preset]
     return Config(
         preparation=PreparationConfig(size=size, roi=roi, second_look=second_look),
-        network=parts[network].model_copy(update={"covariates": covariates, "pretrained": pretrained}),
+        network=chosen,
         auxiliary=AuxiliaryConfig(looks=looks),
         training=TrainingConfig(
             epochs=epochs, repeats=repeats if split == "patients" else 1, seed=seed, folds=folds, split=split
         ),
+    )
+
+
+def _for_volumes(preset: Preset, network: NetworkConfig, *, seed: int, folds: int, split: Split) -> Config:
+    """Build the settings of a preset for CT or MR."""
+    volume, epochs, repeats = {
+        "quick": (VolumeConfig(size=64, spacing=2.0, planes=16, neighbours=0), 60, 1),
+        "standard": (VolumeConfig(size=160, spacing=1.5, planes=16), 30, 1),
+        "full": (VolumeConfig(), 60, 3),
+    }[preset]
+    training = TrainingConfig(
+        epochs=epochs,
+        views_per_patient=4,
+        lesion_weight=1.0,
+        repeats=repeats if split == "patients" else 1,
+        rehearsal=0,
+        augmentation=_OF_VOLUMES,
+        seed=seed,
+        folds=folds,
+        split=split,
+    )
+    if preset == "quick":
+        # A few hundred steps from random weights are too few for a large trunk, and a small one takes a larger rate.
+        network = network.model_copy(update={"trunk": "densenet-tiny", "width": 64, "heads": 4})
+        training = training.model_copy(update={"learning_rate": 4e-3, "averaging": 0.95})
+    return Config(
+        preparation=PreparationConfig(volume=volume),
+        network=network,
+        auxiliary=AuxiliaryConfig(looks=0),
+        training=training,
     )
 
 

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
+from scan_samples import LESION, PREPARATION, SHAPE, scan_case
+from scan_samples import explained as explained_scan
 
 from osteoscope.cohort.table import Case, CaseImage
 from osteoscope.config import PreparationConfig
+from osteoscope.evaluation.found import localisation_table
 from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Lesion
 from osteoscope.inference.lesions import lesion_views
@@ -37,9 +40,9 @@ def case(tmp_path: Path) -> Case:
     return Case(patient="P", label=1, images=(image,))
 
 
-WHOLE = (0, -20, 80)
+WHOLE = (0, -20, 80, 80)
 # On a plane of 32 pixels it is columns 24 to 32 and rows 8 to 16.
-REGION = Look(square=(60, 0, 20), weight=0.5, likelihood=0.9)
+REGION = Look(rectangle=(60, 0, 20, 20), weight=0.5, likelihood=0.9)
 
 
 def explained(logits: tuple[float, float], *regions: Look) -> ExplainedCase:
@@ -49,7 +52,7 @@ def explained(logits: tuple[float, float], *regions: Look) -> ExplainedCase:
         evidence[1:] = 2
     else:
         evidence[0, 0, 0, 0], evidence[0, 1, 1, 3] = 1, 1
-    first = Look(square=WHOLE, weight=0 if regions else 1)
+    first = Look(rectangle=WHOLE, weight=0 if regions else 1)
     image = ImagePrediction(image="a.png", logits=logits, looks=(first, *regions))
     return ExplainedCase(
         prediction=CasePrediction(patient="P", label=1, logits=logits, images=(image,)),
@@ -84,7 +87,7 @@ def test_images_without_a_lesion_and_cases_without_a_diagnosis_have_no_view(case
 
 def test_a_region_that_was_found_is_marked_on_the_plane_of_the_first_look(case: Case) -> None:
     preparation = PreparationConfig(size=32, second_look=True)
-    beyond = Look(square=(70, 30, 40), weight=0.5, likelihood=0.5)
+    beyond = Look(rectangle=(70, 30, 40, 40), weight=0.5, likelihood=0.5)
     (view,) = lesion_views(case, explained((0, 1), REGION, beyond), preparation, group="g")
     first, second = np.zeros((2, 32, 32), dtype=bool)
     first[8:16, 24:32] = True
@@ -118,3 +121,64 @@ def test_a_region_that_a_person_marked_is_none_that_the_network_found(case: Case
     (view,) = lesion_views(case, explained((0, 1), marked), preparation, group="g")
     assert view.lesion is not None
     assert view.found is None
+
+
+# CT and MR
+
+
+EVEN = [1 / SHAPE[0]] * SHAPE[0]
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return scan_case(tmp_path_factory.mktemp("scan"))
+
+
+def cells() -> np.ndarray:
+    """On every plane 0.5 in a cell of 20 mm at its upper right, and as much less where the patient's right is."""
+    said = np.zeros((SHAPE[0], 4, 4))
+    said[:, 0, 3], said[:, 2, 0] = 0.5, -0.5
+    return said
+
+
+def test_of_a_scan_those_planes_are_seen_that_show_the_lesion_where_the_network_reads_it(scan: Case) -> None:
+    views = lesion_views(scan, explained_scan(scan, EVEN, cells(), (1, 0)), PREPARATION, group="g")
+    assert len(views) == len(range(*LESION[0].indices(SHAPE[0])))
+    # 16 to 28 mm from the left and 32 to 48 from the top, less the millimetre at which the square begins, over 2.5.
+    expected = np.zeros((32, 32), dtype=bool)
+    expected[12:19, 6:11] = True
+    # Of this corner's pixel less than half lies in it: 0.6 of its height, 0.8 of its width.
+    expected[12, 10] = False
+    for view in views:
+        np.testing.assert_array_equal(view.mask, expected)
+        assert (view.patient, view.label, view.group, view.volume, view.found) == ("P", 1, "g", "ct", None)
+
+
+def test_of_a_scan_a_plane_itself_is_seen_and_not_its_neighbours(scan: Case) -> None:
+    first, *_ = lesion_views(scan, explained_scan(scan, EVEN, cells(), (1, 0)), PREPARATION, group="g")
+    # The plane before shows no lesion there; from -500 to 1300 HU, 900 lies at 0.78 and 40 at 0.3.
+    assert first.pixels[15, 8] == pytest.approx(1400 / 1800, abs=0.01)
+    assert first.pixels[15, 20] == pytest.approx(540 / 1800, abs=0.01)
+
+
+@pytest.mark.parametrize(("logits", "strongest"), [((1.0, 0.0), (0, 31)), ((0.0, 1.0), (20, 0))])
+def test_of_a_scan_the_evidence_is_that_of_the_most_probable_class(
+    scan: Case, logits: tuple[float, float], strongest: tuple[int, int]
+) -> None:
+    view, *_ = lesion_views(scan, explained_scan(scan, EVEN, cells(), logits), PREPARATION, group="g")
+    assert view.evidence[strongest] == pytest.approx(view.evidence.max())
+    assert view.lesion is not None
+    assert view.lesion[0, 31] == pytest.approx(view.lesion.max())
+
+
+def test_a_scan_without_a_mask_has_no_view(tmp_path: Path) -> None:
+    case = scan_case(tmp_path, mask=False)
+    assert lesion_views(case, explained_scan(case, EVEN, cells(), (1, 0)), PREPARATION, group="g") == []
+
+
+def test_planes_of_a_scan_are_counted_beside_the_scans(scan: Case) -> None:
+    views = lesion_views(scan, explained_scan(scan, EVEN, cells(), (1, 0)), PREPARATION, group="g")
+    other = [dataclasses.replace(view, patient="Q") for view in views]
+    table = localisation_table([*views, *other], draws=10)
+    assert (table["images"], table["planes"]) == (2, 6)
+    assert table["evidence"]["pointing"] == {**table["evidence"]["pointing"], "value": 0, "n": 2}

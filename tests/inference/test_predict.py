@@ -121,7 +121,7 @@ def test_what_was_found_is_read_from_the_image_as_it_is() -> None:
     assert engine.read_in_turn == [[0.2, 0.5], [0.8]]
     first, region = explained.prediction.images[0].looks
     assert first.read_square() == Square(left=0, top=0, side=120)
-    np.testing.assert_allclose(region.square, (60, 0, 40), atol=1e-9)
+    np.testing.assert_allclose(region.rectangle, (60, 0, 40, 40), atol=1e-9)
     assert first.likelihood is None
     assert region.likelihood == pytest.approx(0.9)
 
@@ -279,7 +279,7 @@ def test_the_margin_of_the_preparation_is_laid_round_what_is_found() -> None:
     wider = TWICE.model_copy(update={"margin": 0.25})
     (image,) = explain([TWO_IMAGES[0]], [seeing()], wider).prediction.images
     # 60 to 100 and 0 to 40, half as much again about (80, 20).
-    np.testing.assert_allclose(image.looks[1].square, (50, -10, 60), atol=1e-9)
+    np.testing.assert_allclose(image.looks[1].rectangle, (50, -10, 60, 60), atol=1e-9)
 
 
 def test_what_a_person_marked_is_looked_at_instead_of_what_is_found() -> None:
@@ -291,7 +291,7 @@ def test_what_a_person_marked_is_looked_at_instead_of_what_is_found() -> None:
     explained = predict_case(case_of(pixels, [lesion]), prepared(pixels, at_box, [lesion]), [Member(engine=engine)])
     assert engine.read_in_turn == [[0.2], [0.8]]
     (image,) = explained.prediction.images
-    assert image.looks[1].square == (60, 0, 40)
+    assert image.looks[1].rectangle == (60, 0, 40, 40)
     assert image.looks[1].likelihood is None
     assert [look.weight for look in image.looks] == [0, 1]
     assert explained.prediction.logits[0] == pytest.approx(0.8)

@@ -17,12 +17,14 @@ from osteoscope.config import PreparationConfig
 from osteoscope.errors import BundleError, ImageError, InputError
 from osteoscope.inference import engine as engine_module
 from osteoscope.inference.engine import MemberEngine
-from osteoscope.inference.predict import prepare_case
+from osteoscope.inference.predict import PreparedCase, prepare_case
 from osteoscope.inference.predictor import Predictor, load_predictor
 from osteoscope.network.classifier import TumourNetwork
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from osteoscope.cohort.table import Case
     from osteoscope.inference.prediction import ExplainedCase
@@ -38,6 +40,12 @@ def several(other_cohort_folder: Path) -> list[Case]:
     return [case for case in cases(read_cohort(other_cohort_folder)) if len(case.images) > 1]
 
 
+def planes_of(case: Case, predictor: Predictor) -> NDArray[np.float32]:
+    prepared = prepare_case(case, predictor.preparation)
+    assert isinstance(prepared, PreparedCase)
+    return prepared.planes
+
+
 def test_every_output_agrees_with_the_torch_network(
     run_folder: Path, predictor: Predictor, several: list[Case]
 ) -> None:
@@ -50,7 +58,7 @@ def test_every_output_agrees_with_the_torch_network(
             load_file(bundle.folder / bundle.manifest.members[number].folder / "weights.safetensors")
         )
         for case in several:
-            planes = prepare_case(case, predictor.preparation).planes
+            planes = planes_of(case, predictor)
             covariates = member.covariates(case)
             assert covariates is not None
             read = member.engine.read(planes)
@@ -100,7 +108,7 @@ def test_weights_of_a_patients_images_sum_to_one(predictor: Predictor, several: 
 def test_micro_batches_change_nothing(
     predictor: Predictor, several: list[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planes = np.concatenate([prepare_case(case, predictor.preparation).planes for case in several])
+    planes = np.concatenate([planes_of(case, predictor) for case in several])
     whole = predictor.members[0].engine.read(planes)
     monkeypatch.setattr(engine_module, "MICRO_BATCH", 3)
     parts = predictor.members[0].engine.read(planes)

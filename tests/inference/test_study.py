@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +201,7 @@ def test_a_study_without_an_image_that_the_bundle_reads_is_out_of_scope(member: 
 @pytest.mark.parametrize(
     ("changes", "told", "reason"),
     [
-        ({"provenance": "phantom"}, Told(), "phantoms alone"),
+        ({"provenance": "phantom"}, Told(), "learnt from phantoms alone, and the study's files do not say"),
         ({"body_regions": ("femur", "tibia")}, Told(site="spine"), r"other body sites \(femur, tibia\)"),
     ],
 )
@@ -216,6 +217,28 @@ def test_outside_of_its_scope_a_bundle_says_nothing_but_for_research(
     assert len(asked.images) == 1
     for one in (found, asked):
         assert any(re.search(reason, sentence) for sentence in one.reasons)
+
+
+def marked(used: UsedImage) -> UsedImage:
+    """The same, with files that say that it is a phantom."""
+    return replace(used, image=replace(used.image, phantom=True))
+
+
+def test_a_bundle_that_learnt_from_phantoms_reads_phantoms_and_nothing_else(member: Path) -> None:
+    found = explain(member, selected(marked(scan([500]))), provenance="phantom")
+    assert (found.verdict, found.reasons) == ("osteosarcoma", ())
+    assert found.probabilities is not None
+    mixed = explain(member, selected(marked(scan([500])), scan([400])), provenance="phantom")
+    assert mixed.verdict == "out_of_scope"
+
+
+def test_a_bundle_that_learnt_from_patients_reads_no_phantom(member: Path) -> None:
+    selection = selected(marked(scan([500])))
+    found = explain(member, selection)
+    assert (found.verdict, found.probabilities) == ("out_of_scope", None)
+    assert found.reasons == ("The study shows a phantom, which is nobody, and the bundle learnt from patients.",)
+    asked = explain(member, selection, research=True)
+    assert (asked.verdict, len(asked.images)) == ("out_of_scope", 1)
 
 
 def test_a_site_that_the_bundle_knows_among_others_is_in_scope(member: Path) -> None:

@@ -16,10 +16,12 @@ from osteoscope.network.gradcam import difference_through_weights, grad_cam, hir
 CLASSES = 3
 
 
-@pytest.fixture
-def network() -> TumourNetwork:
+@pytest.fixture(params=[False, True], ids=["everywhere", "focus"])
+def network(request: pytest.FixtureRequest) -> TumourNetwork:
     torch.manual_seed(3)
-    network = TumourNetwork(NetworkConfig(trunk="densenet-tiny", width=16, heads=2), classes=CLASSES).eval()
+    config = NetworkConfig(trunk="densenet-tiny", width=16, heads=2, focus=request.param)
+    network = TumourNetwork(config, classes=CLASSES).eval()
+    torch.nn.init.normal_(network.get_parameter("encoder.lesion.last.weight"))
     torch.nn.init.normal_(network.get_parameter("encoder.gate.score.weight"))
     torch.nn.init.normal_(network.get_parameter("encoder.attention.gain"))
     return network

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from osteoscope.config import NetworkConfig, Trunk, preset_config
 from osteoscope.network.attention import LARGEST_OFFSET, GridSelfAttention
-from osteoscope.network.classifier import TumourNetwork, standardise
+from osteoscope.network.classifier import Focus, TumourNetwork, standardise
 from osteoscope.network.multiscale import MultiScaleFusion
 from osteoscope.network.pooling import PlaneGate, plane_weights
 from osteoscope.network.trunk import PLANS, DenseTrunk
@@ -210,6 +210,26 @@ def test_the_lesion_head_has_no_say_in_the_class() -> None:
         before = network(planes, one_bag(2)).logits
         network.get_parameter("encoder.lesion.last.weight").fill_(7)
         assert torch.equal(network(planes, one_bag(2)).logits, before)
+
+
+def test_a_focus_lets_places_speak_as_much_as_they_are_likely_to_be_lesion() -> None:
+    activated = torch.ones(2, 3, 2, 2)
+    lesions = torch.full((2, 4, 4), -40.0)
+    lesions[0, :2, :2] = 40.0
+    focused = Focus()(activated, lesions)
+    # One position of four at likelihood 1, the others at 0, all plus 0.02: the mean is 1.08 / 4.
+    assert torch.allclose(focused[0, :, 0, 0], torch.tensor(1.02 * 4 / 1.08))
+    assert torch.allclose(focused[0, :, 1, 1], torch.tensor(0.02 * 4 / 1.08))
+    # Where nothing is likely to be lesion, the plane is heard as a whole.
+    assert torch.allclose(focused[1], activated[1])
+
+
+def test_what_is_learnt_of_the_class_does_not_say_where_lesions_are() -> None:
+    network = TumourNetwork(TINY.model_copy(update={"focus": True}), classes=2)
+    network(torch.rand(2, 1, 64, 64), one_bag(2)).logits[0, 0].backward()
+    assert network.get_parameter("encoder.lesion.last.weight").grad is None
+    stem = network.encoder.trunk.stem.parameters()
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in stem)
 
 
 def test_learning_where_lesions_are_changes_map_a() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
 
 from osteoscope.config import AugmentationConfig
-from osteoscope.training.augment import Changes, Kind, apply_changes, draw_changes, draw_looks
-from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, PlaneStore, canvas_size
+from osteoscope.training.augment import Changes, apply_changes, draw_changes, draw_looks
+from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, Kind, PlaneStore, canvas_size
 
 NOTHING = AugmentationConfig(
     rotation=0,
@@ -69,6 +71,7 @@ def store_of(regions: list[int], elsewhere: list[list[int]] | None = None) -> Pl
         canvases=canvases.half(),
         lesions=canvases.byte(),
         marked=torch.tensor(regions) != NO_REGION,
+        kinds=torch.full((images,), Kind.FIRST),
         regions=torch.tensor(regions),
         elsewhere=places,
         size=SIZE,
@@ -123,6 +126,15 @@ def test_the_region_speaks_and_where_there_is_none_the_whole_image_does() -> Non
     assert (lost.canvases.tolist(), lost.speak.tolist()) == ([0], [True])
 
 
+def test_of_a_volume_each_plane_is_looked_at_and_those_without_the_lesion_have_no_say() -> None:
+    kinds = torch.tensor([Kind.REGION, Kind.ELSEWHERE, Kind.REGION, Kind.FIRST])
+    store = dataclasses.replace(store_of([NO_REGION] * 4), kinds=kinds)
+    looks = draw_looks([3, 1, 2], store, AugmentationConfig(), np.random.default_rng(0))
+    assert looks.canvases.tolist() == looks.images.tolist() == [3, 1, 2]
+    assert looks.kinds.tolist() == [Kind.FIRST, Kind.ELSEWHERE, Kind.REGION]
+    assert looks.speak.tolist() == [True, False, True]
+
+
 def test_the_generator_moves_on_by_the_same_amount_whatever_looks_are_drawn() -> None:
     states = []
     for regions, settings in [
@@ -134,6 +146,24 @@ def test_the_generator_moves_on_by_the_same_amount_whatever_looks_are_drawn() ->
         draw_looks([0, 1, 2], store_of(regions, [[6], [7], [8]]), settings, rng)
         states.append(rng.bit_generator.state)
     assert states[0] == states[1] == states[2]
+
+
+# Planes of several channels.
+
+
+def test_all_channels_of_a_plane_change_alike() -> None:
+    one = torch.rand(6, 1, CANVAS, CANVAS)
+    lesions = (torch.rand(6, 1, CANVAS, CANVAS) > 0.5).byte()
+    changes = drawn([Kind.REGION] * 6, AugmentationConfig(erase=1, collimate=1, blur=0.5))
+    alone, covered = apply_changes(one, lesions, changes)
+    planes, again = apply_changes(torch.cat([one, one.flip(0), one], dim=1), lesions, changes)
+    assert planes.shape == (6, 3, SIZE, SIZE)
+    torch.testing.assert_close(planes[:, :1], alone)
+    torch.testing.assert_close(planes[:, 2:], alone)
+    torch.testing.assert_close(again, covered)
+    # The other one, changed by itself: erased to its own mean.
+    torch.testing.assert_close(planes[:, 1:2], apply_changes(one.flip(0), lesions, changes)[0])
+    assert not torch.allclose(planes[:, 1:2], alone)
 
 
 # Where a plane is cut from its canvas.

@@ -17,7 +17,7 @@ from osteoscope.training import checkpoint
 from osteoscope.training.augment import apply_changes
 from osteoscope.training.device import choose_device, deterministic
 from osteoscope.training.fit import FitPlan, fit
-from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, CaseStore, PlaneStore
+from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, CaseStore, Kind, PlaneStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +38,7 @@ def tiny_store(cases: int = 8) -> CaseStore:
         canvases=torch.rand(images + cases, 1, 72, 72, generator=generator).half(),
         lesions=lesions,
         marked=marked,
+        kinds=torch.full((images,), Kind.FIRST),
         regions=torch.where(marked, images + torch.arange(images) // 2, NO_REGION),
         elsewhere=torch.full((images, SQUARES_ELSEWHERE), NO_REGION),
         size=48,
@@ -189,6 +190,57 @@ def test_regions_and_images_without_one_are_in_their_cases_bag_and_every_case_is
             bags.append(case)
         assert bool((membership.sum(dim=0) <= 1).all())
     assert sorted(bags) == [1, 3, 4, 6, 7]
+
+
+def test_half_of_the_planes_of_a_volume_that_are_read_in_a_step_show_the_lesion_and_they_alone_speak(
+    tmp_path: Path,
+) -> None:
+    """Of each case eight planes, of which number 1 and 5 show it; of case 3 alone it is not known."""
+    kinds = torch.tensor([Kind.ELSEWHERE, Kind.REGION, *[Kind.ELSEWHERE] * 3, Kind.REGION, *[Kind.ELSEWHERE] * 2])
+    kinds = torch.cat([kinds, kinds, kinds, torch.full((8,), Kind.FIRST)])
+    canvases = torch.zeros(32, 2, 48, 48)
+    canvases[:, 0] = (torch.arange(32)[:, None, None] + 0.5) / 32
+    store = CaseStore(
+        planes=PlaneStore(
+            canvases=canvases.half(),
+            lesions=torch.zeros(32, 1, 48, 48, dtype=torch.uint8),
+            marked=kinds != Kind.FIRST,
+            kinds=kinds,
+            regions=torch.full((32,), NO_REGION),
+            elsewhere=torch.full((32, SQUARES_ELSEWHERE), NO_REGION),
+            size=32,
+        ),
+        images=tuple(torch.arange(8 * case, 8 * case + 8) for case in range(4)),
+        labels=torch.tensor([0, 1, 0, 1]),
+    )
+    settings = AugmentationConfig(gamma=0, noise=0, erase=0, collimate=0)
+    plan = FitPlan(
+        store=store,
+        cases=np.arange(4),
+        covariates=torch.arange(4.0)[:, None],
+        classes=2,
+        settings=TrainingConfig(epochs=8, batch_size=2, views_per_patient=3, augmentation=settings),
+        stream=(0, 0),
+    )
+    recorder = Recorder()
+    with deterministic(1):
+        fabric = choose_device("32-true", 1).fabric()
+        fit(cast("TumourNetwork", recorder), plan, fabric=fabric, folder=tmp_path, watcher=Silent().epoch_done)
+    seen: set[int] = set()
+    for planes, (membership, covariates) in zip(recorder.encoder.seen, recorder.asked, strict=True):
+        assert planes.shape == (6, 2, 32, 32)
+        numbers = (planes[:, 0].mean(dim=(-2, -1)) * 32 - 0.5).round().long()
+        assert not planes[:, 1].any()
+        for members, case in zip(membership, covariates[:, 0].long().tolist(), strict=True):
+            read = numbers[numbers // 8 == case]
+            speaking = numbers[members]
+            assert len(set(read.tolist())) == 3
+            if case < 3:
+                assert sorted(set(speaking.tolist())) == [8 * case + 1, 8 * case + 5]
+            else:
+                assert len(speaking) == 3
+            seen |= set(read.tolist())
+    assert len(seen) > 24
 
 
 def test_planes_are_changed_anew_in_every_epoch(

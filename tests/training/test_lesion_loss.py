@@ -7,8 +7,9 @@ from math import log
 import pytest
 import torch
 
-from osteoscope.training.augment import Kind, Seen
+from osteoscope.training.augment import Seen
 from osteoscope.training.lesion_loss import LARGEST_REMAINDER, lesion_loss, presence_loss
+from osteoscope.training.planes import Kind
 
 # Covers all, half, none and a quarter of the cells of a 2 x 2 map.
 LESION = torch.tensor([[1.0, 1, 1, 0], [1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]])[None, None]

@@ -30,7 +30,7 @@ def outcome(repeat: int, fold: int, cases: list[tuple[str, int, float]]) -> Fold
                     logits=(0.0, logit),
                     images=(
                         ImagePrediction(
-                            image=f"{patient}.png", logits=(0.0, logit), looks=(Look(square=(0, 0, 9), weight=1),)
+                            image=f"{patient}.png", logits=(0.0, logit), looks=(Look(rectangle=(0, 0, 9, 9), weight=1),)
                         ),
                     ),
                 ),

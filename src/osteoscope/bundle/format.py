@@ -189,13 +189,7 @@ class Manifest(_Part):
 
     def plane_shape(self, modality: Modality) -> tuple[int, int, int]:
         """Give the (channels, size, size) of a plane that is read of an image."""
-        volume = self.preparation.volume
-        if modality == "radiograph":
-            return 1, self.preparation.size, self.preparation.size
-        if volume is None:
-            msg = f"how {modality} is read is not stated"
-            raise ValueError(msg)
-        return volume.channels(modality), volume.size, volume.size
+        return self.preparation.plane_shape(modality)
 
     def calibration_map(self) -> CalibrationMap:
         """Give the map from logits, in the order of the classes, to probabilities under the stated prior."""

@@ -1,33 +1,49 @@
-"""Evidence beside the annotated lesion, on the plane that the network read."""
+"""Evidence beside the annotated lesion, on the planes that the network read."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from osteoscope.evaluation.found import LesionView
+from osteoscope.imaging.masks import read_mask
 from osteoscope.imaging.prepare import Lesion, Square, lesion_on_plane, outline_mask, square_on_plane
+from osteoscope.imaging.resampling import Rectangle, resample_rectangle
+from osteoscope.imaging.slices import cut_slices
 from osteoscope.inference.evidence import evidence_on_image, on_pixels
 from osteoscope.inference.predict import prepare_case
+from osteoscope.inference.scans import PreparedScans
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from osteoscope.cohort.table import Case
     from osteoscope.config import PreparationConfig
+    from osteoscope.imaging.slices import SlicePlan
+    from osteoscope.inference.predict import PreparedCase
     from osteoscope.inference.prediction import ExplainedCase
+
+_COVERED = 0.5
+"""Share of a pixel from which on it is of the lesion."""
+
+_FINEST = 128
+"""Rows and columns in which planes of CT and MR are compared, at most: all of a study's are in memory together, and the
+network's own grid is far coarser."""
 
 
 def lesion_views(
     case: Case, explained: ExplainedCase, preparation: PreparationConfig, *, group: str
 ) -> list[LesionView]:
-    """Set the evidence for the most probable class beside the lesion, in each image where one is annotated.
+    """Set the evidence for the most probable class beside the lesion, in each plane where one is known.
 
     Parameters
     ----------
     case
-        With its images, their lesions and its label.
+        With its images, their lesions or masks, and its label.
     explained
         The same case's prediction.
     preparation
@@ -35,37 +51,99 @@ def lesion_views(
     group
         The fold, or whatever else thresholds shall not be chosen within.
 
+    Returns
+    -------
+    A view of each radiograph in which a lesion is annotated, and of each plane of a CT or MR that was read and in which
+    its mask marks a pixel, cut as the network reads them.
+
     Raises
     ------
     ImageError
         If an image cannot be read.
+    InputError
+        If a mask cannot be read, or is none of its volume.
     """
-    if case.label is None or not any(image.lesions for image in case.images):
+    if case.label is None or not any(image.lesions or image.mask for image in case.images):
         return []
     prepared = prepare_case(case, preparation)
-    predicted = int(np.argmax(explained.prediction.logits))
+    about = _About(patient=case.patient, label=case.label, group=group)
+    if isinstance(prepared, PreparedScans):
+        return list(_views_of_scans(case, explained, prepared, about))
+    return list(_views_of_radiographs(case, explained, prepared, about))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _About:
+    """What all views of a case share."""
+
+    patient: str
+    label: int
+    group: str
+
+
+def _views_of_radiographs(
+    case: Case, explained: ExplainedCase, prepared: PreparedCase, about: _About
+) -> Iterator[LesionView]:
+    preparation, predicted = prepared.preparation, int(np.argmax(explained.prediction.logits))
     size, asked_to_find = preparation.size, preparation.second_look and preparation.second_look_at == "found"
     whole, plane = Square(left=0, top=0, side=size), (size, size)
-    views = []
     for place, image in enumerate(case.images):
         said, read = explained.prediction.images[place], prepared.squares[place]
         mask = outline_mask(plane, [lesion_on_plane(lesion, read, size) for lesion in image.lesions])
         if not mask.any():
             continue
         looks = [square_on_plane(look.read_square(), read, size) for look in said.looks]
-        views.append(
-            LesionView(
-                patient=case.patient,
-                label=case.label,
-                group=group,
-                evidence=evidence_on_image(explained.evidence[explained.looks_at(place)], looks, plane)[predicted],
-                mask=mask,
-                pixels=prepared.planes[place, 0],
-                lesion=on_pixels(explained.lesions[place][None], whole, plane)[0] if preparation.second_look else None,
-                found=tuple(_mask_of(look, plane) for look in looks[1:]) if asked_to_find else None,
-            )
+        yield LesionView(
+            patient=about.patient,
+            label=about.label,
+            group=about.group,
+            evidence=evidence_on_image(explained.evidence[explained.looks_at(place)], looks, plane)[predicted],
+            mask=mask,
+            pixels=prepared.planes[place, 0],
+            lesion=on_pixels(explained.lesions[place][None], whole, plane)[0] if preparation.second_look else None,
+            found=tuple(_mask_of(look, plane) for look in looks[1:]) if asked_to_find else None,
         )
-    return views
+
+
+def _views_of_scans(
+    case: Case, explained: ExplainedCase, prepared: PreparedScans, about: _About
+) -> Iterator[LesionView]:
+    """Take one plane after the other; of a volume no more is held than its mask."""
+    predicted = int(np.argmax(explained.prediction.logits))
+    for place, (image, volume, plan) in enumerate(zip(case.images, prepared.volumes, prepared.plans, strict=True)):
+        if image.mask is None:
+            continue
+        marked = read_mask(image.mask, volume)
+        side = min(plan.size, _FINEST)
+        whole, grid = Square(left=0, top=0, side=side), (side, side)
+        evidence = explained.evidence[explained.looks_at(place)]
+        lesions = explained.lesions[explained.first_looks_at(place)]
+        for number, look in enumerate(explained.prediction.images[place].looks):
+            read = look.read_rectangle()
+            mask = resample_rectangle(marked[look.plane].astype(np.float32), read, grid, fill=0) >= _COVERED
+            if not mask.any():
+                continue
+            itself = _itself(cut_slices(volume, plan, [number])[0], plan)
+            yield LesionView(
+                patient=about.patient,
+                label=about.label,
+                group=about.group,
+                evidence=on_pixels(evidence[number, predicted][None], whole, grid)[0],
+                mask=mask,
+                pixels=resample_rectangle(
+                    itself, Rectangle(left=0, top=0, width=plan.size, height=plan.size), grid, fill=0
+                ),
+                lesion=on_pixels(lesions[number][None], whole, grid)[0],
+                volume=image.image,
+            )
+
+
+def _itself(channels: NDArray[np.float32], plan: SlicePlan) -> NDArray[np.float32]:
+    """Take a plane without its neighbours, mean over its windows: (size, size)."""
+    windows = len(plan.windows)
+    before = (len(channels) // windows // 2) * windows
+    mean: NDArray[np.float32] = channels[before : before + windows].mean(axis=0)
+    return mean
 
 
 def _mask_of(square: Square, shape: tuple[int, int]) -> NDArray[np.bool_]:

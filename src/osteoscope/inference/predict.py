@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -12,9 +13,12 @@ from osteoscope.errors import ImageError
 from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Square, resample, square_to_read
 from osteoscope.imaging.region import Region, find_regions
+from osteoscope.imaging.resampling import Rectangle
 from osteoscope.inference.engine import Judgement
 from osteoscope.inference.evidence import closed_form_evidence
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction, Look
+from osteoscope.inference.reading import ReadImages, ReadLook
+from osteoscope.inference.scans import PreparedScans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,6 +47,10 @@ class Patient(Protocol):
     def site(self) -> str | None:
         """Body sites, joined by ``+``."""
 
+    @property
+    def level(self) -> str | None:
+        """Levels of the spine, joined by ``+``."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Member:
@@ -55,12 +63,12 @@ class Member:
         """Encode what is known of a patient: (covariates,), or None for a network that takes none."""
         if self.encoder is None:
             return None
-        return self.encoder.encode(age=patient.age, sex=patient.sex, site=patient.site)
+        return self.encoder.encode(age=patient.age, sex=patient.sex, site=patient.site, level=patient.level)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PreparedCase:
-    """A patient's images, and the planes of the first look at them."""
+    """A patient's radiographs, and the planes of the first look at them."""
 
     pixels: tuple[NDArray[np.float32], ...]
     """For each image (rows, columns), 0..1."""
@@ -104,7 +112,7 @@ def read_pixels(image: CaseImage) -> NDArray[np.float32]:
     return pixels
 
 
-def prepare_case(case: Case, preparation: PreparationConfig) -> PreparedCase:
+def prepare_case(case: Case, preparation: PreparationConfig) -> PreparedCase | PreparedScans:
     """Decode and prepare a patient's images, in their order.
 
     Raises
@@ -114,6 +122,8 @@ def prepare_case(case: Case, preparation: PreparationConfig) -> PreparedCase:
     InputError
         If a lesion is needed and none is annotated.
     """
+    if preparation.volume is not None:
+        return PreparedScans.of_case(case, preparation.volume)
     return prepare_pixels([read_pixels(image) for image in case.images], [i.lesions for i in case.images], preparation)
 
 
@@ -140,11 +150,12 @@ def prepare_pixels(
     return PreparedCase(pixels=tuple(pixels), squares=squares(preparation.roi), preparation=preparation, marked=marked)
 
 
-def predict_case(case: Case, prepared: PreparedCase, members: Sequence[Member]) -> ExplainedCase:
+def predict_case(case: Case, prepared: PreparedCase | PreparedScans, members: Sequence[Member]) -> ExplainedCase:
     """Let every member read a patient's images, and join what they say.
 
     With a second look, the members agree on where a lesion may be, by the mean of their maps, and all of them read
-    those regions. A patient's decision rests on the regions, and on the first look at an image in which none was found.
+    those regions. A patient's decision rests on the regions, and on the first look at an image in which none was found;
+    of a CT or MR on all planes that are read.
 
     Parameters
     ----------
@@ -156,20 +167,19 @@ def predict_case(case: Case, prepared: PreparedCase, members: Sequence[Member]) 
         One network or more.
     """
     read = read_images(prepared, members)
-    speaking = [places for of_image in read.speaking for places in of_image]
-    judged = judge_planes(members, read.readings, speaking, case)
+    judged = judge_planes(members, read.readings, list(chain.from_iterable(read.speaking)), case)
     alone = _mean_over_members(
         [member.engine.judge(reading.of(places), member.covariates(case)).logits for places in read.speaking]
         for member, reading in zip(members, read.readings, strict=True)
     )
-    owners = np.repeat(np.arange(len(read.found)), [1 + len(regions) for regions in read.found])
     images = tuple(
         ImagePrediction(
             image=image.image,
             logits=tuple(alone[place].tolist()),
-            looks=_looks(prepared.squares[place], read.found[place], judged.weights[owners == place].tolist()),
+            looks=_weighed(looks, judged.weights[start : start + len(looks)].tolist()),
+            first_looks=read.first_looks[place],
         )
-        for place, image in enumerate(case.images)
+        for place, (image, looks, start) in enumerate(zip(case.images, read.looks, read.starts, strict=True))
     )
     return ExplainedCase(
         prediction=CasePrediction(
@@ -180,22 +190,10 @@ def predict_case(case: Case, prepared: PreparedCase, members: Sequence[Member]) 
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ReadImages:
-    """What the members read of some images, before they judge."""
-
-    found: tuple[tuple[Region, ...], ...]
-    """For each image, the regions that were looked at again."""
-    readings: tuple[PlaneReadings, ...]
-    """Of each member: the looks at the first image, those at the second, and so on."""
-    speaking: tuple[tuple[int, ...], ...]
-    """For each image, the places among all looks of those that have a say."""
-    lesions: NDArray[np.float32]
-    """(images, h, w), 0..1: how likely a lesion is at each place of the first look, mean over the members."""
-
-
-def read_images(prepared: PreparedCase, members: Sequence[Member]) -> ReadImages:
+def read_images(prepared: PreparedCase | PreparedScans, members: Sequence[Member]) -> ReadImages:
     """Let every member read images, and the regions that they find in them together."""
+    if isinstance(prepared, PreparedScans):
+        return prepared.read(members)
     readings = [member.engine.read(prepared.planes) for member in members]
     lesions: NDArray[np.float32] = np.mean([reading.lesions for reading in readings], axis=0, dtype=np.float32)
     found = find_in_images(prepared, lesions)
@@ -203,7 +201,12 @@ def read_images(prepared: PreparedCase, members: Sequence[Member]) -> ReadImages
     if len(again):
         order = _by_image(found)
         readings = [r.joined(m.engine.read(again)).of(order) for m, r in zip(members, readings, strict=True)]
-    return ReadImages(found=found, readings=tuple(readings), speaking=_speaking(found), lesions=lesions)
+    return ReadImages(
+        looks=tuple(map(_looks, prepared.squares, found)),
+        first_looks=(1,) * len(found),
+        readings=tuple(readings),
+        lesions=lesions,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -265,9 +268,17 @@ def find_in_images(prepared: PreparedCase, lesions: NDArray[np.float32]) -> tupl
     )
 
 
-def read_planes(prepared: PreparedCase, prediction: CasePrediction) -> NDArray[np.float32]:
-    """Cut once more the planes that a prediction was made from, those that speak: (looks, 1, size, size)."""
+def read_planes(prepared: PreparedCase | PreparedScans, prediction: CasePrediction) -> NDArray[np.float32]:
+    """Cut once more the planes that a prediction was made from, those that speak: (looks, channels, size, size)."""
+    if isinstance(prepared, PreparedScans):
+        return prepared.cut()
     return prepared.cut([[look.read_square() for look in image.speaking] for image in prediction.images])
+
+
+def two_planes(prepared: PreparedCase | PreparedScans) -> NDArray[np.float32]:
+    """Give two planes of a patient, (2, channels, size, size), whatever there is; of one, itself upside down too."""
+    planes = prepared.cut(2) if isinstance(prepared, PreparedScans) else prepared.planes
+    return np.concatenate([planes, planes[:, :, ::-1]])[:2]
 
 
 def _by_image(found: Sequence[Sequence[Region]]) -> list[int]:
@@ -277,16 +288,6 @@ def _by_image(found: Sequence[Sequence[Region]]) -> list[int]:
         order.extend([image, *range(following, following + len(regions))])
         following += len(regions)
     return order
-
-
-def _speaking(found: Sequence[Sequence[Region]]) -> tuple[tuple[int, ...], ...]:
-    """Give, for each image, the places of the looks that have a say, once `_by_image` has put them in order."""
-    speaking, place = [], 0
-    for regions in found:
-        after = place + 1 + len(regions)
-        speaking.append(tuple(range(place + 1 if regions else place, after)))
-        place = after
-    return tuple(speaking)
 
 
 def _judge(
@@ -299,12 +300,29 @@ def _judge(
     return Judgement(logits=judged.logits, weights=weights)
 
 
-def _looks(first: Square, found: Sequence[Region], weights: Sequence[float]) -> tuple[Look, ...]:
-    squares = [first, *(region.square for region in found)]
-    likelihoods = [None, *(region.likelihood for region in found)]
+def _looks(first: Square, found: Sequence[Region]) -> tuple[ReadLook, ...]:
+    """Give the looks at a radiograph: the first, and those at its regions."""
+    read = [(first, None), *((region.square, region.likelihood) for region in found)]
     return tuple(
-        Look(square=(square.left, square.top, square.side), weight=weight, likelihood=likelihood)
-        for square, weight, likelihood in zip(squares, weights, likelihoods, strict=True)
+        ReadLook(
+            plane=0,
+            rectangle=Rectangle(left=square.left, top=square.top, width=square.side, height=square.side),
+            likelihood=likelihood,
+        )
+        for square, likelihood in read
+    )
+
+
+def _weighed(looks: Sequence[ReadLook], weights: Sequence[float]) -> tuple[Look, ...]:
+    """Give looks their weights."""
+    return tuple(
+        Look(
+            plane=look.plane,
+            rectangle=(look.rectangle.left, look.rectangle.top, look.rectangle.width, look.rectangle.height),
+            weight=weight,
+            likelihood=look.likelihood,
+        )
+        for look, weight in zip(looks, weights, strict=True)
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from osteoscope.imaging.prepare import Square
+from osteoscope.imaging.resampling import Rectangle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,20 +20,37 @@ class _Record(BaseModel):
 
 
 class Look(_Record):
-    """One part of an image that was read: the first look, or a second one at a region that was found."""
+    """One part of an image that was read: a first look, or a second one at a region that was found."""
 
-    square: tuple[float, float, float]
-    """Left, top and side of what was read, in pixel-edge coordinates of the image."""
+    plane: int = 0
+    """Index of the plane in the image, counted from 0; of a radiograph there is but one."""
+    rectangle: tuple[float, float, float, float]
+    """Left, top, width and height of what was read of the plane, in pixel-edge coordinates. Of a radiograph it is a
+    square; of a CT or MR it is one in mm."""
     weight: float
     """Share in the patient's decision, mean over the members."""
     likelihood: float | None = None
     """Of a lesion in the region, as the first look found it, 0..1; None for the first look itself, and for a region
     that a person has marked."""
 
+    def read_rectangle(self) -> Rectangle:
+        """Give the part of the plane that was read."""
+        left, top, width, height = self.rectangle
+        return Rectangle(left=left, top=top, width=width, height=height)
+
     def read_square(self) -> Square:
-        """Give the part of the image that was read."""
-        left, top, side = self.square
-        return Square(left=left, top=top, side=side)
+        """Give the part of a radiograph that was read.
+
+        Raises
+        ------
+        ValueError
+            If it is no square of pixels, as it need not be in a CT or MR.
+        """
+        left, top, width, height = self.rectangle
+        if width != height:
+            msg = f"expected a square, got {width} x {height} pixels"
+            raise ValueError(msg)
+        return Square(left=left, top=top, side=width)
 
 
 class ImagePrediction(_Record):
@@ -42,8 +60,11 @@ class ImagePrediction(_Record):
     logits: tuple[float, ...]
     """Of this image by itself, with the looks at it that speak, as if it were all there is."""
     looks: tuple[Look, ...]
-    """The first look, then those at the regions in which a lesion was found. Where there is such a region, the first
-    look has only found it and has no say: its weight is 0."""
+    """The first looks, one of a radiograph and one at each plane that was read of a CT or MR, then those at the regions
+    in which a lesion was found. Where there is such a region, a first look has only found it and has no say: its weight
+    is 0."""
+    first_looks: int = 1
+    """How many of the looks are first ones."""
 
     @property
     def weight(self) -> float:
@@ -53,17 +74,22 @@ class ImagePrediction(_Record):
     @property
     def speaking(self) -> tuple[Look, ...]:
         """The looks that have a say in the decision."""
-        return self.looks[1:] or self.looks
+        return self.looks[self.first_looks :] or self.looks
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """The planes of the image that the first looks read, ascending."""
+        return tuple(look.plane for look in self.looks[: self.first_looks])
 
     @property
     def square(self) -> Square:
-        """The part of the image that the first look read."""
+        """The part of a radiograph that the first look read."""
         return self.looks[0].read_square()
 
     @property
     def found(self) -> tuple[Square, ...]:
-        """The regions that were looked at again."""
-        return tuple(look.read_square() for look in self.looks[1:])
+        """The regions of a radiograph that were looked at again."""
+        return tuple(look.read_square() for look in self.looks[self.first_looks :])
 
 
 class CasePrediction(_Record):
@@ -85,9 +111,15 @@ class ExplainedCase:
     evidence: NDArray[np.float32]
     """(looks, classes, h, w) in units of the logit: the looks at the first image, those at the second, and so on."""
     lesions: NDArray[np.float32]
-    """(images, h, w), 0..1: how likely a lesion is at each place of the first look, mean over the members."""
+    """(first looks, h, w), 0..1: how likely a lesion is at each place of each first look, mean over the members; those
+    at the first image, those at the second, and so on."""
 
     def looks_at(self, image: int) -> slice:
         """Find the looks at an image, counted from 0, in `evidence`."""
         counts = [len(one.looks) for one in self.prediction.images]
+        return slice(sum(counts[:image]), sum(counts[: image + 1]))
+
+    def first_looks_at(self, image: int) -> slice:
+        """Find the first looks at an image, counted from 0, in `lesions`."""
+        counts = [one.first_looks for one in self.prediction.images]
         return slice(sum(counts[:image]), sum(counts[: image + 1]))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from osteoscope.cohort.covariates import split_sites
-from osteoscope.imaging.resampling import Rectangle
-from osteoscope.imaging.slices import cut_slices, plan_slices, radiograph_grey
-from osteoscope.inference.engine import MICRO_BATCH, PlaneReadings
+from osteoscope.imaging.slices import radiograph_grey
+from osteoscope.inference.engine import PlaneReadings
 from osteoscope.inference.predict import judge_planes, prepare_pixels, read_images
 from osteoscope.inference.predictor import verdicts_of
 from osteoscope.inference.result import INDETERMINATE, OUT_OF_SCOPE
+from osteoscope.inference.scans import PreparedScans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from osteoscope.bundle.load import Bundle
     from osteoscope.config import Covariate, PreparationConfig
     from osteoscope.imaging.open import Image
-    from osteoscope.imaging.prepare import Square
+    from osteoscope.imaging.resampling import Rectangle
     from osteoscope.imaging.slices import SlicePlan
     from osteoscope.inference.predict import Member
     from osteoscope.inference.predictor import Predictor
+    from osteoscope.inference.reading import ReadImages, ReadLook
     from osteoscope.inference.scope import Selection, UsedImage
 
 
@@ -41,11 +42,18 @@ class Told:
     sex: Literal["F", "M"] | None = None
     site: str | None = None
     """One body site, or several joined by ``+``."""
+    level: str | None = None
+    """One level of the spine, or several joined by ``+``."""
 
     @property
     def names(self) -> tuple[Covariate, ...]:
         """What is told."""
-        known: tuple[tuple[Covariate, object], ...] = (("age", self.age), ("sex", self.sex), ("site", self.site))
+        known: tuple[tuple[Covariate, object], ...] = (
+            ("age", self.age),
+            ("sex", self.sex),
+            ("site", self.site),
+            ("level", self.level),
+        )
         return tuple(name for name, value in known if value is not None)
 
 
@@ -165,8 +173,11 @@ def _outside(selection: Selection, manifest: Manifest, told: Told) -> tuple[str,
     if not selection.used:
         found = "; ".join(dict.fromkeys(one.reason for one in selection.left_out))
         reasons.append(f"The study holds no image that the bundle reads: {found}.")
-    if manifest.provenance == "phantom":
-        reasons.append("The bundle learnt from phantoms alone, and nothing tells that the study shows one.")
+    phantoms = [one.image.phantom for one in selection.used]
+    if manifest.provenance == "phantom" and not all(phantoms):
+        reasons.append("The bundle learnt from phantoms alone, and the study's files do not say that they show one.")
+    if manifest.provenance == "clinical" and any(phantoms):
+        reasons.append("The study shows a phantom, which is nobody, and the bundle learnt from patients.")
     sites = split_sites(told.site)
     if sites and manifest.body_regions and not set(sites) & set(manifest.body_regions):
         known = ", ".join(manifest.body_regions)
@@ -202,26 +213,27 @@ def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Look:
-    plane: int
-    rectangle: Rectangle
-    likelihood: float | None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class _ReadImage:
     """What the members read of one image, before they judge the study."""
 
-    looks: tuple[_Look, ...]
-    readings: tuple[PlaneReadings, ...]
-    speaking: tuple[int, ...]
+    read: ReadImages
+    """Of that image alone."""
     plan: SlicePlan | None = None
+
+    @property
+    def looks(self) -> tuple[ReadLook, ...]:
+        return self.read.looks[0]
 
 
 def _read(image: Image, predictor: Predictor) -> _ReadImage:
+    members, preparation = predictor.members, predictor.preparation
     if image.volume.modality == "radiograph":
-        return _read_radiograph(image, predictor.members, predictor.preparation)
-    return _read_volume(image, predictor.members, predictor.preparation)
+        return _ReadImage(read=_read_radiograph(image, members, preparation))
+    if preparation.volume is None:
+        msg = f"this bundle does not read {image.volume.modality}"
+        raise ValueError(msg)
+    prepared = PreparedScans.of([image.volume], preparation.volume)
+    return _ReadImage(read=prepared.read(members), plan=prepared.plans[0])
 
 
 def radiograph_pixels(image: Image) -> NDArray[np.float32]:
@@ -237,47 +249,26 @@ def radiograph_pixels(image: Image) -> NDArray[np.float32]:
     return radiograph_grey(image.volume) if image.format == "DICOM" else image.volume.read([0])[0]
 
 
-def _read_radiograph(image: Image, members: Sequence[Member], preparation: PreparationConfig) -> _ReadImage:
+def _read_radiograph(image: Image, members: Sequence[Member], preparation: PreparationConfig) -> ReadImages:
     pixels = radiograph_pixels(image)
-    prepared = prepare_pixels([pixels], [()], preparation)
-    read = read_images(prepared, members)
+    read = read_images(prepare_pixels([pixels], [()], preparation), members)
     # Rows of the image for one of the square pixels.
     tall = image.volume.geometry.shape[1] / len(pixels)
-    squares = [(prepared.squares[0], None), *((region.square, region.likelihood) for region in read.found[0])]
-    looks = tuple(_Look(plane=0, rectangle=_stretched(square, tall), likelihood=found) for square, found in squares)
-    return _ReadImage(looks=looks, readings=read.readings, speaking=read.speaking[0])
+    (looks,) = read.looks
+    return replace(read, looks=(tuple(replace(look, rectangle=_stretched(look.rectangle, tall)) for look in looks),))
 
 
-def _stretched(square: Square, tall: float) -> Rectangle:
-    return Rectangle(left=square.left, top=square.top * tall, width=square.side, height=square.side * tall)
-
-
-def _read_volume(image: Image, members: Sequence[Member], preparation: PreparationConfig) -> _ReadImage:
-    """Read a few planes of a CT or MR at a time, so that memory does not depend on their number."""
-    if preparation.volume is None:
-        msg = f"this bundle does not read {image.volume.modality}"
-        raise ValueError(msg)
-    plan = plan_slices(image.volume, preparation.volume)
-    parts: list[list[PlaneReadings]] = [[] for _ in members]
-    for start in range(0, len(plan.planes), MICRO_BATCH):
-        planes = cut_slices(image.volume, plan, range(start, min(start + MICRO_BATCH, len(plan.planes))))
-        for part, member in zip(parts, members, strict=True):
-            part.append(member.engine.read(planes))
-    return _ReadImage(
-        looks=tuple(_Look(plane=plane, rectangle=plan.rectangle, likelihood=None) for plane in plan.planes),
-        readings=tuple(reduce(PlaneReadings.joined, part) for part in parts),
-        speaking=tuple(range(len(plan.planes))),
-        plan=plan,
-    )
+def _stretched(square: Rectangle, tall: float) -> Rectangle:
+    return replace(square, top=square.top * tall, height=square.height * tall)
 
 
 def _judged(
     used: Sequence[UsedImage], read: Sequence[_ReadImage], members: Sequence[Member], told: Told
 ) -> tuple[NDArray[np.float64], tuple[ExplainedImage, ...]]:
     """Judge all images of a study together; give the logits, and what speaks in each image."""
-    readings = [reduce(PlaneReadings.joined, parts) for parts in zip(*(one.readings for one in read), strict=True)]
+    readings = [reduce(PlaneReadings.joined, parts) for parts in zip(*(one.read.readings for one in read), strict=True)]
     starts = np.cumsum([0, *(len(one.looks) for one in read)]).tolist()
-    speaking = [start + place for start, one in zip(starts[:-1], read, strict=True) for place in one.speaking]
+    speaking = [start + place for start, one in zip(starts[:-1], read, strict=True) for place in one.read.speaking[0]]
     judged = judge_planes(members, readings, speaking, told)
     images = tuple(
         ExplainedImage(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from osteoscope.network.attention import GridSelfAttention
 from osteoscope.network.lesion import LesionHead
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 # Below this spread a plane is constant for all that a network could see; keeps the division finite.
 SMALLEST_SPREAD = 1e-4
+
+# Added to each position's likelihood of lesion, so that a plane without any is heard as a whole.
+LEAST_LIKELIHOOD = 0.02
 
 
 class PlaneReading(NamedTuple):
@@ -89,22 +93,62 @@ class PlaneEncoder(nn.Module):
             else nn.Identity()
         )
         self.norm = nn.BatchNorm2d(self.map_channels)
+        self.activation = nn.ReLU()
         # A module of its own, so that Grad-CAM can be asked for map A by name.
-        self.map = nn.ReLU()
+        self.map = Focus() if config.focus else Unfocused()
         self.lesion = LesionHead(self.map_channels, channels[0])
         self.gate = PlaneGate(self.map_channels) if config.pooling == "gated" else EqualGate()
 
     def forward(self, planes: Tensor) -> PlaneReading:
         """Read planes of (planes, channels, rows, columns), values in any unit."""
         taps = self.trunk(standardise(planes))
-        maps = self.map(self.norm(self.matched(self.attention(self.fusion(taps)))))
+        activated = self.activation(self.norm(self.matched(self.attention(self.fusion(taps)))))
+        lesions = self.lesion(activated, taps[0])
+        maps = self.map(activated, lesions)
         vectors = maps.mean(dim=(-2, -1))
-        lesions = self.lesion(maps, taps[0])
         return PlaneReading(scores=self.gate(vectors), vectors=vectors, maps=maps, lesions=lesions)
 
     def presence(self, vectors: Tensor) -> Tensor | None:
         """Give the logit of each plane showing what matters, (planes,) from (planes, K); None where all weigh alike."""
         return self.gate.logits(vectors) if isinstance(self.gate, PlaneGate) else None
+
+
+class Focus(nn.Module):
+    """Let each position of a plane speak as much as it is likely to be lesion.
+
+    The weights of a plane's positions have mean 1, so a plane that is nowhere or everywhere likely to be lesion is left
+    as it is. What the class is learnt from does not teach where lesions are, so no gradient passes through the weights,
+    and the closed form of the evidence holds as it stands.
+    """
+
+    def forward(self, activated: Tensor, lesions: Tensor) -> Tensor:
+        """Weigh the positions of a map.
+
+        Parameters
+        ----------
+        activated
+            (planes, K, rows, columns).
+        lesions
+            (planes, h, w), the logit of lesion, on a grid that divides each position evenly.
+
+        Returns
+        -------
+        Tensor
+            (planes, K, rows, columns), map A.
+        """
+        likely = torch.sigmoid(lesions.detach())[:, None] + LEAST_LIKELIHOOD
+        likely = functional.avg_pool2d(likely, kernel_size=lesions.shape[-1] // activated.shape[-1])
+        weights = likely / likely.mean(dim=(-2, -1), keepdim=True)
+        return activated * weights
+
+
+class Unfocused(nn.Module):
+    """All positions speak alike."""
+
+    def forward(self, activated: Tensor, lesions: Tensor) -> Tensor:
+        """Return `activated`."""
+        del lesions
+        return activated
 
 
 class LastTap(nn.Module):

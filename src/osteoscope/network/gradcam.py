@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from osteoscope.network.classifier import TumourNetwork
 
+_PLANES_AT_ONCE = 16
+
 
 def grad_cam(
     network: TumourNetwork, planes: Tensor, *, layer: str, target: int, covariates: Tensor | None = None
@@ -84,13 +86,18 @@ def difference_through_weights(
         Sum of absolute differences between HiResCAM at map A, whose gradient also flows through the weights, and the
         closed form, as a share of the closed form's sum of absolute values; 0 where the closed form is 0 throughout.
     """
-    full = hires_cam(network, planes, layer="encoder.map", target=target, covariates=covariates)
     membership = torch.ones(1, len(planes), dtype=torch.bool, device=planes.device)
-    with _as_in_prediction(network), torch.no_grad():
-        reading = network.encoder(planes)
-        weights = network.head(reading.scores, reading.vectors, membership, covariates).weights[0]
-        closed = network.class_maps(reading.maps)[:, target] * weights[:, None, None]
-    closed = closed / (closed.shape[-1] * closed.shape[-2])
+    with _as_in_prediction(network):
+        with torch.no_grad():
+            maps = torch.cat([network.encoder(some).maps for some in torch.split(planes, _PLANES_AT_ONCE)])
+        # What lies before map A has no part in it: from there on the network is small, however many planes there are.
+        with torch.enable_grad():
+            vectors = maps.requires_grad_().mean(dim=(-2, -1))
+            judged = network.head(network.encoder.gate(vectors), vectors, membership, covariates)
+            (gradient,) = torch.autograd.grad(judged.logits[0, target] - judged.logits[0].mean(), maps)
+        maps = maps.detach()
+        closed = network.class_maps(maps)[:, target] * judged.weights[0, :, None, None]
+    full, closed = (gradient * maps).sum(dim=1), closed.detach() / (closed.shape[-1] * closed.shape[-2])
     size = closed.abs().sum()
     return float((full - closed).abs().sum() / size) if size > 0 else 0.0
 

@@ -38,7 +38,7 @@ PLANS: dict[Trunk, TrunkPlan] = {
     "densenet201": TrunkPlan(blocks=(6, 12, 48, 32)),
     # 121 without its last block: a third of the parameters, and the stride-16 grid is its coarsest.
     "densenet121-truncated": TrunkPlan(blocks=(6, 12, 24)),
-    # Small enough to train in a test.
+    # Small enough to learn something from a few dozen patients in a minute, and to train in a test.
     "densenet-tiny": TrunkPlan(blocks=(2, 2, 2, 2), growth=8, stem=16),
 }
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
-from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE
+from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,16 +30,6 @@ ERASED_SIDES = (0.1, 0.35)
 BORDER_DEPTHS = (0.03, 0.15)
 
 
-class Kind(IntEnum):
-    """What a look reads."""
-
-    FIRST = 0
-    REGION = 1
-    """The square round the lesion, off by as much as a found one may be."""
-    ELSEWHERE = 2
-    """A square as a network may find it that is wrong."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Looks:
     """Which parts of which images a batch reads; all of length (looks,)."""
@@ -52,7 +41,8 @@ class Looks:
     kinds: Tensor
     """`Kind` of each."""
     speak: Tensor
-    """Whether it has a say in the class: the region has where there is one, and then nothing else."""
+    """Whether it has a say in the class: the region has where there is one, and then nothing else; of a volume each
+    plane that shows the lesion, or where none is annotated each plane."""
 
 
 def draw_looks(
@@ -65,7 +55,7 @@ def draw_looks(
     images
         Places in the store, in the order in which their looks are given.
     store
-        Of the images; one without a region gets a first look, and this speaks.
+        Of the images; one without a region gets a first look, and this speaks, unless it is a plane without a lesion.
     settings
         How often what is drawn.
     rng
@@ -76,7 +66,8 @@ def draw_looks(
     for image, (lost, whole, beside), other in zip(images, shares, others, strict=True):
         region = int(store.regions[image])
         if region == NO_REGION or lost < settings.unfound:
-            drawn.append((image, image, Kind.FIRST, True))
+            kind = Kind(int(store.kinds[image]))
+            drawn.append((image, image, kind, kind != Kind.ELSEWHERE))
             continue
         if whole < settings.first:
             drawn.append((image, image, Kind.FIRST, False))
@@ -199,25 +190,25 @@ def apply_changes(canvases: Tensor, lesions: Tensor, changes: Changes) -> tuple[
     Parameters
     ----------
     canvases, lesions
-        (planes, 1, canvas, canvas), 0..1.
+        (planes, channels, canvas, canvas) and (planes, 1, canvas, canvas), 0..1; all channels change alike.
     changes
         One for each plane.
 
     Returns
     -------
     tuple
-        Planes of (planes, 1, size, size), and the lesions in them, of the same shape.
+        Planes of (planes, channels, size, size), and the lesions in them, of (planes, 1, size, size).
     """
     size = changes.noise.shape[-1]
     grid = functional.affine_grid(changes.matrices, [len(canvases), 1, size, size], align_corners=False)
     sources = torch.cat([canvases.float(), lesions.float()], dim=1)
     cut = functional.grid_sample(sources, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    planes = cut[:, :1].clamp_min(0).pow(changes.gammas[:, None, None, None])
+    planes = cut[:, :-1].clamp_min(0).pow(changes.gammas[:, None, None, None])
     smooth = functional.avg_pool2d(planes, 3, stride=1, padding=1, count_include_pad=False)
     planes = torch.where(changes.blurred[:, None, None, None], smooth, planes) + changes.noise
     planes = torch.where(_outside(changes.erased, size), planes, planes.mean(dim=(-2, -1), keepdim=True))
     planes = torch.where(_outside(changes.collimated, size), planes, changes.blank[:, None, None, None])
-    return planes, cut[:, 1:]
+    return planes, cut[:, -1:]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +216,7 @@ class Seen:
     """A batch of changed planes, on the device of the store; all of length (planes,) but `images`."""
 
     planes: Tensor
-    """(planes, 1, size, size), channels last."""
+    """(planes, channels, size, size), channels last."""
     lesions: Tensor
     """(planes, 1, size, size), 1 in the lesion."""
     marked: Tensor

@@ -26,6 +26,13 @@ INTENDED_USE = (
     "Research, and as a second reader beside a physician who has seen the images; never as the only ground for a "
     "diagnosis. Not a medical device."
 )
+INTENDED_USE_OF_PHANTOMS = (
+    "To try Osteoscope out, on phantoms: it learnt from images on which nobody is, and says nothing of a patient. Not "
+    "a medical device."
+)
+SPINE = "spine"
+"""Body region of a patient whose lesion's level in the spine is known."""
+
 _PERFORMANCE = ("auc", "accuracy", "balanced_accuracy", "brier", "calibration_slope", "decided", "accuracy_decided")
 
 
@@ -50,6 +57,7 @@ def bundle_run(
         If the operating system refuses.
     """
     first = [outcome for outcome in outcomes if outcome.repeat == 0]
+    phantoms = any(image.phantom for case in cases for image in case.images)
     manifest = Manifest(
         osteoscope=osteoscope.__version__,
         classes=cohort.classes,
@@ -73,9 +81,9 @@ def bundle_run(
         verdicts=Verdicts.of(calibration.conformal, level=CONFORMAL_LEVEL),
         evidence_threshold=metrics["localisation"].get(EVIDENCE, {}).get("threshold"),
         modalities=tuple(sorted({image.modality for case in cases for image in case.images})),
-        body_regions=tuple(sorted({site for case in cases for site in split_sites(case.site)})),
-        provenance="clinical",
-        intended_use=INTENDED_USE,
+        body_regions=_body_regions(cases),
+        provenance="phantom" if phantoms else "clinical",
+        intended_use=INTENDED_USE_OF_PHANTOMS if phantoms else INTENDED_USE,
         training=Training(
             cohort_fingerprint=cohort.fingerprint(),
             config_fingerprint=config.fingerprint(),
@@ -93,3 +101,10 @@ def bundle_run(
     write_bundle(
         manifest, target, member_folders=[o.member_folder() for o in first], training_cases=SeenCases.of(cases)
     )
+
+
+def _body_regions(cases: Sequence[Case]) -> tuple[str, ...]:
+    """Name the body sites and the levels of the spine that the cases show, sorted."""
+    sites = {site for case in cases for site in split_sites(case.site)}
+    levels = {level for case in cases for level in split_sites(case.level)}
+    return tuple(sorted(sites | levels | ({SPINE} if levels else set())))

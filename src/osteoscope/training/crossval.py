@@ -17,7 +17,7 @@ from osteoscope.errors import RunError
 from osteoscope.evaluation.calibration import softmax
 from osteoscope.evaluation.metrics import overall_auc
 from osteoscope.inference.engine import MemberEngine
-from osteoscope.inference.predict import Member, PreparedCase, predict_case, prepare_case, read_planes
+from osteoscope.inference.predict import Member, predict_case, prepare_case, read_planes, two_planes
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase
 from osteoscope.network.classifier import TumourNetwork
 from osteoscope.network.gradcam import difference_through_weights
@@ -26,6 +26,7 @@ from osteoscope.training.checkpoint import remove_checkpoints
 from osteoscope.training.export import export_member, member_is_whole
 from osteoscope.training.fit import FitPlan, fit
 from osteoscope.training.planes import load_cases
+from osteoscope.training.volumes import load_volumes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.split import Folds
     from osteoscope.cohort.table import Case
-    from osteoscope.config import Config
+    from osteoscope.config import Config, PreparationConfig
     from osteoscope.training.planes import CaseStore
     from osteoscope.training.rehearsal import Rehearsal
     from osteoscope.training.weights import Start
@@ -79,7 +80,8 @@ class FoldOutcome:
     history: tuple[dict[str, Any], ...]
     """One record for each epoch."""
     differences_through_weights: tuple[float, ...]
-    """For each test patient of several looks, what the closed form leaves out (`difference_through_weights`)."""
+    """For each test patient of several looks that speak, what the closed form leaves out
+    (`difference_through_weights`)."""
     parity: dict[str, float]
     encoder: CovariateEncoder | None
     folder: Path
@@ -139,7 +141,7 @@ def run_folds(
         fold_folder = folder / FOLDS_FOLDER / str(number)
         watcher.fold_started(number=number, folds=folds.repeats * folds.folds)
         if not _is_done(fold_folder):
-            store = store or load_cases(cases, config.preparation)
+            store = store or _load(cases, config.preparation)
             tested = folds.test_patients(repeat, fold)
             part = _Part(number=number, repeat=repeat, fold=fold, tested=frozenset(tested), folder=fold_folder)
             _do_fold(part, cases, store, config, start=start, rehearsal=rehearsal, fabric=fabric, watcher=watcher)
@@ -153,6 +155,12 @@ def run_folds(
 def folds_are_done(folder: Path, folds: Folds) -> bool:
     """Tell whether every fold of a run is done, so that nothing is left to be fitted."""
     return all(_is_done(folder / FOLDS_FOLDER / str(number)) for number in range(folds.repeats * folds.folds))
+
+
+def _load(cases: Sequence[Case], preparation: PreparationConfig) -> CaseStore:
+    if preparation.volume is not None:
+        return load_volumes(cases, preparation.volume)
+    return load_cases(cases, preparation)
 
 
 def _is_done(folder: Path) -> bool:
@@ -229,10 +237,14 @@ def _do_fold(
     encoder = CovariateEncoder.fit(training, names) if names else None
     covariates = None
     if encoder is not None:
-        covariates = torch.from_numpy(np.stack([encoder.encode(age=c.age, sex=c.sex, site=c.site) for c in cases]))
+        covariates = torch.from_numpy(
+            np.stack([encoder.encode(age=c.age, sex=c.sex, site=c.site, level=c.level) for c in cases])
+        )
     stream = (config.training.seed, part.number)
-    classes = int(store.labels.max()) + 1
-    network = _build(config, classes=classes, covariates=encoder.size if encoder else 0, stream=stream)
+    classes, channels = int(store.labels.max()) + 1, store.planes.canvases.shape[1]
+    network = _build(
+        config, classes=classes, covariates=encoder.size if encoder else 0, channels=channels, stream=stream
+    )
     if start is not None:
         start.teach(network.encoder)
     plan = FitPlan(
@@ -250,7 +262,7 @@ def _do_fold(
     parity = export_member(
         network,
         part.folder / MEMBER_FOLDER,
-        planes=_two_planes(prepare_case(training[0], config.preparation)),
+        planes=two_planes(prepare_case(training[0], config.preparation)),
         covariates=None if covariates is None else covariates[0].numpy(),
     )
     member = Member(engine=MemberEngine(part.folder / MEMBER_FOLDER, threads=torch.get_num_threads()), encoder=encoder)
@@ -264,16 +276,11 @@ def _do_fold(
     _write_outcome(part, explained, history, asdict(parity), encoder, differences)
 
 
-def _build(config: Config, *, classes: int, covariates: int, stream: tuple[int, ...]) -> TumourNetwork:
+def _build(config: Config, *, classes: int, covariates: int, channels: int, stream: tuple[int, ...]) -> TumourNetwork:
     """Build a fold's network; its first weights depend on the stream alone."""
     with torch.random.fork_rng():
         torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]))
-        return TumourNetwork(config.network, classes=classes, covariates=covariates)
-
-
-def _two_planes(prepared: PreparedCase) -> NDArray[np.float32]:
-    """Give a bag of two planes to compare on, whatever the patient has."""
-    return np.concatenate([prepared.planes, prepared.planes[:, :, ::-1]])[:2]
+        return TumourNetwork(config.network, classes=classes, covariates=covariates, in_channels=channels)
 
 
 def _difference(network: TumourNetwork, planes: NDArray[np.float32], covariates: NDArray[np.float32] | None) -> float:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from osteoscope.training.augment import see
 from osteoscope.training.epochs import Descent, learning_rate, run_epochs
 from osteoscope.training.lesion_loss import lesion_loss, presence_loss
+from osteoscope.training.planes import Kind
 from osteoscope.training.questions import QuestionLogits, question_loss
 from osteoscope.training.rehearsal import beside
 
@@ -116,8 +117,9 @@ def fit(
     the training patients is added to the logits, so that what the network learns is free of the class prior, and a
     rare class is not drowned. Where lesions are annotated, the class is learnt from their regions alone; from whole
     images the network learns where they are (`lesion_loss`), and from other parts of them what is none
-    (`presence_loss`). With a rehearsal, auxiliary images lie beside the cases in every step and are asked what they
-    were asked before. No labelled patient outside of `plan.cases` is looked at; nothing is selected by results.
+    (`presence_loss`). Of a volume the class is learnt from the planes that show the lesion, and from the others what is
+    none. With a rehearsal, auxiliary images lie beside the cases in every step and are asked what they were asked
+    before. No labelled patient outside of `plan.cases` is looked at; nothing is selected by results.
 
     Parameters
     ----------
@@ -240,7 +242,7 @@ def _batches(
     others = np.random.default_rng(seeds.rehearsed), torch.Generator().manual_seed(seeds.rehearsed_changes)
     settings, device = plan.settings, planes.canvases.device
     for cases in np.array_split(rng.permutation(plan.cases), steps):
-        chosen = [_some(plan.store.images[case].numpy(), settings.views_per_patient, rng) for case in cases]
+        chosen = [_some(plan.store.images[case], planes.kinds, settings.views_per_patient, rng) for case in cases]
         owner_of = dict(
             zip(np.concatenate(chosen), np.repeat(np.arange(len(cases)), list(map(len, chosen))), strict=True)
         )
@@ -262,8 +264,13 @@ def _batches(
         )
 
 
-def _some(planes: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    return rng.permutation(planes)[:most]
+def _some(images: Tensor, kinds: Tensor, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw some of a case's images; of planes of a volume half show the lesion, as far as there are so many."""
+    drawn = rng.permutation(images.numpy())
+    shown = kinds[drawn].numpy() == Kind.REGION
+    needed = math.ceil(most / 2)
+    first, behind = drawn[shown][:needed], drawn[shown][needed:]
+    return np.concatenate([first, drawn[~shown], behind])[:most]
 
 
 def _training_auc(logits: Tensor, labels: Tensor) -> float | None:

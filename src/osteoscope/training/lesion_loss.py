@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn import functional
 
-from osteoscope.training.augment import Kind
+from osteoscope.training.planes import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,8 +58,8 @@ def presence_loss(logits: Tensor | None, seen: Seen) -> Tensor:
         (planes,) of the likelihood (`osteoscope.network.classifier.PlaneEncoder.presence`); None where the network is
         not to say.
     seen
-        The planes: a lesion's region, and squares of the same image elsewhere, are asked of; the whole image is not,
-        and no square from whose edge a lesion still looks in.
+        The planes: a lesion's region, and squares of the same image elsewhere, are asked of, and so are planes of a
+        volume with the lesion and without; a whole image is not, and no square from whose edge a lesion still looks in.
 
     Returns
     -------

@@ -1,9 +1,10 @@
-"""The images of a cohort in memory, ready to be augmented in batches."""
+"""The radiographs of a cohort in memory, ready to be augmented in batches; `volumes` is the same for CT and MR."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,9 +40,20 @@ _LEAST_SPREAD = 0.2
 _TRIALS = 200
 
 
+class Kind(IntEnum):
+    """What a look reads."""
+
+    FIRST = 0
+    """All of an image, or a plane of a volume in which no lesion is annotated."""
+    REGION = 1
+    """The square round the lesion, off by as much as a found one may be; of a volume, a plane that shows the lesion."""
+    ELSEWHERE = 2
+    """A square as a network may find it that is wrong; of a volume, a plane that does not show the lesion."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlaneStore:
-    """All that is read of some images.
+    """All that is read of some images; a plane of a volume counts as an image here.
 
     Canvas ``i`` shows what the first look at image ``i`` reads, and half as much again; where a lesion is annotated
     and there is to be a second look, further canvases show so, cut from the image as it is, the lesion's square, and
@@ -49,11 +61,13 @@ class PlaneStore:
     """
 
     canvases: Tensor
-    """(canvases, 1, canvas, canvas) float16, 0..1."""
+    """(canvases, channels, canvas, canvas) float16, 0..1."""
     lesions: Tensor
     """(canvases, 1, canvas, canvas) uint8, 1 in the lesion."""
     marked: Tensor
-    """(images,) bool: whether a lesion is annotated."""
+    """(images,) bool: whether a lesion is annotated; of a volume, whether it is anywhere in it."""
+    kinds: Tensor
+    """(images,) `Kind` of the first look at each: of a radiograph always the first of them."""
     regions: Tensor
     """(images,) the place of the lesion's canvas, or `NO_REGION`."""
     elsewhere: Tensor
@@ -68,17 +82,17 @@ class PlaneStore:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseStore:
-    """The images of labelled cases, and whose they are."""
+    """The images of labelled cases, or the planes of their volumes, and whose they are."""
 
     planes: PlaneStore
     images: tuple[Tensor, ...]
-    """For each case, the places of its images in `planes`."""
+    """For each case, the places of its images, or of its volumes' planes, in `planes`."""
     labels: Tensor
     """(cases,) class index."""
 
 
 def load_cases(cases: Sequence[Case], preparation: PreparationConfig) -> CaseStore:
-    """Decode and prepare the images of labelled cases, each once.
+    """Decode and prepare the radiographs of labelled cases, each once.
 
     Raises
     ------
@@ -108,6 +122,7 @@ def load_images(images: Sequence[CaseImage], preparation: PreparationConfig) -> 
         canvases=torch.from_numpy(np.stack(pixels)[:, None]),
         lesions=torch.from_numpy(np.stack(lesions)[:, None]),
         marked=torch.tensor([bool(image.lesions) for image in images]),
+        kinds=torch.full((len(images),), Kind.FIRST),
         regions=torch.from_numpy(places.regions),
         elsewhere=torch.from_numpy(places.elsewhere),
         size=preparation.size,

@@ -13,8 +13,7 @@ from torch.nn import functional
 
 from osteoscope.cohort.covariates import SITE_SEPARATOR, split_sites
 from osteoscope.cohort.table import KIND_SEPARATOR
-from osteoscope.training.augment import Kind
-from osteoscope.training.planes import load_images
+from osteoscope.training.planes import Kind, load_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

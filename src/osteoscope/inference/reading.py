@@ -1,0 +1,51 @@
+"""What the members read of a patient's images, before they judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from osteoscope.imaging.resampling import Rectangle
+    from osteoscope.inference.engine import PlaneReadings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadLook:
+    """A part of an image that was read; `osteoscope.inference.prediction.Look` says what each is."""
+
+    plane: int
+    rectangle: Rectangle
+    likelihood: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReadImages:
+    """What the members read of some images."""
+
+    looks: tuple[tuple[ReadLook, ...], ...]
+    """For each image, the first looks at it and those at its regions."""
+    first_looks: tuple[int, ...]
+    """For each image, how many are first ones."""
+    readings: tuple[PlaneReadings, ...]
+    """Of each member: the looks at the first image, those at the second, and so on."""
+    lesions: NDArray[np.float32]
+    """(first looks, h, w), 0..1: how likely a lesion is at each place of each first look, mean over the members."""
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """For each image, the place of its first look among all looks."""
+        return tuple(accumulate(map(len, self.looks[:-1]), initial=0))
+
+    @property
+    def speaking(self) -> tuple[tuple[int, ...], ...]:
+        """For each image, the places among all looks of those that have a say: its regions, or all if it has none."""
+        places = []
+        for start, looks, first in zip(self.starts, self.looks, self.first_looks, strict=True):
+            of_image = range(start, start + len(looks))
+            places.append(tuple(of_image[first:] or of_image))
+        return tuple(places)

@@ -1,0 +1,101 @@
+"""A patient's CT or MR: opened, looked at once to plan which planes are read, and read a few planes at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from itertools import chain
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from osteoscope.errors import ImageError
+from osteoscope.imaging.open import open_image
+from osteoscope.imaging.slices import cut_slices, plan_slices
+from osteoscope.imaging.values import values_of
+from osteoscope.inference.engine import MICRO_BATCH, PlaneReadings
+from osteoscope.inference.reading import ReadImages, ReadLook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from osteoscope.cohort.table import Case, CaseImage
+    from osteoscope.config import VolumeConfig
+    from osteoscope.imaging.slices import SlicePlan
+    from osteoscope.imaging.volume import Volume
+    from osteoscope.inference.predict import Member
+
+
+def open_scan(image: CaseImage) -> Volume:
+    """Open a CT or MR of a cohort; its planes are decoded once, to see that they are what they were.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read, or does not show what the cohort was made with.
+    """
+    volume = open_image(image.path).volume
+    if values_of(volume).sha256 != image.pixel_sha256:
+        raise ImageError(
+            "shows other values than when the cohort was made",
+            path=image.path,
+            remedy="put the original back, or make the cohort again",
+        )
+    return volume
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedScans:
+    """A patient's scans, and by which plan planes are cut from each; nothing of their pixels is held."""
+
+    volumes: tuple[Volume, ...]
+    plans: tuple[SlicePlan, ...]
+
+    @classmethod
+    def of(cls, volumes: Iterable[Volume], config: VolumeConfig) -> Self:
+        """Look at scans once, coarsely, and plan which planes are read.
+
+        Raises
+        ------
+        osteoscope.imaging.refusal.RefusedImageError
+            If the place of one is not known, or a plane cannot be decoded.
+        """
+        opened = tuple(volumes)
+        return cls(volumes=opened, plans=tuple(plan_slices(volume, config) for volume in opened))
+
+    @classmethod
+    def of_case(cls, case: Case, config: VolumeConfig) -> Self:
+        """Open the scans of a patient of a cohort; errors are those of `open_scan` and `of`."""
+        return cls.of(map(open_scan, case.images), config)
+
+    def cut(self, most: int | None = None) -> NDArray[np.float32]:
+        """Cut the planes of all scans, or the first so many: (planes, channels, size, size), 0..1."""
+        parts = [cut_slices(volume, plan, range(len(plan.planes))[:most]) for volume, plan in self._pairs()]
+        return np.concatenate(parts)[:most]
+
+    def read(self, members: Sequence[Member]) -> ReadImages:
+        """Let every member read the planes, a few at a time, so that memory does not depend on their number."""
+        parts: list[list[PlaneReadings]] = [[] for _ in members]
+        for planes in chain.from_iterable(_few_at_a_time(volume, plan) for volume, plan in self._pairs()):
+            for part, member in zip(parts, members, strict=True):
+                part.append(member.engine.read(planes))
+        readings = tuple(reduce(PlaneReadings.joined, part) for part in parts)
+        return ReadImages(
+            looks=tuple(
+                tuple(ReadLook(plane=plane, rectangle=plan.rectangle) for plane in plan.planes) for plan in self.plans
+            ),
+            first_looks=tuple(len(plan.planes) for plan in self.plans),
+            readings=readings,
+            lesions=np.mean([reading.lesions for reading in readings], axis=0, dtype=np.float32),
+        )
+
+    def _pairs(self) -> Iterable[tuple[Volume, SlicePlan]]:
+        return zip(self.volumes, self.plans, strict=True)
+
+
+def _few_at_a_time(volume: Volume, plan: SlicePlan) -> Iterable[NDArray[np.float32]]:
+    count = len(plan.planes)
+    for start in range(0, count, MICRO_BATCH):
+        yield cut_slices(volume, plan, range(start, min(start + MICRO_BATCH, count)))
