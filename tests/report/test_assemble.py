@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from osteoscope.cohort.table import Case, CaseImage
+from osteoscope.config import PreparationConfig
 from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Square
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction, Look
@@ -30,7 +31,7 @@ def picture(folder: Path, side: int) -> CaseImage:
 
 
 def look(left: float, top: float, side: float, likelihood: float | None = None, weight: float = 0.25) -> Look:
-    return Look(square=(left, top, side), weight=weight, likelihood=likelihood)
+    return Look(rectangle=(left, top, side, side), weight=weight, likelihood=likelihood)
 
 
 def content(images: list[CaseImage], looks: list[tuple[Look, ...]], evidence: Any, **more: Any) -> CaseContent:
@@ -47,7 +48,8 @@ def content(images: list[CaseImage], looks: list[tuple[Look, ...]], evidence: An
             evidence=np.stack([one, -one], axis=1),
             lesions=np.zeros((len(images), 2, 2), dtype=np.float32),
         ),
-        classes=("a", "b"), probabilities=(0.5, 0.5), prior=(0.5, 0.5), verdict=0, made_by="", study_href="", **more,
+        classes=("a", "b"), probabilities=(0.5, 0.5), prior=(0.5, 0.5), verdict=0, made_by="", study_href="",
+        preparation=PreparationConfig(**more),
     )  # fmt: skip
 
 
@@ -142,3 +144,13 @@ def test_what_evidence_leaves_out_is_told_of_patients_of_several_looks() -> None
     assert "in 7 patients of several deciding looks" in evidence_notes(metrics)[-1]
     metrics["evidence_through_weights"] = {"patients": 0}
     assert "through those weights" not in " ".join(evidence_notes(metrics))
+
+
+def test_notes_on_evidence_in_planes_speak_of_planes_alone() -> None:
+    through = {"patients": 7, "median": 0.04, "quartiles": [0.01, 0.08]}
+    localisation: dict[str, Any] = {"planes": 30, "evidence": {}, "lesion": {}}
+    notes = " ".join(evidence_notes({"roi": "none", "localisation": localisation, "evidence_through_weights": through}))
+    assert "plane by plane" in notes
+    assert "is no evidence for one" in notes
+    assert "in 7 patients of several planes" in notes
+    assert not any(word in notes for word in ("whole image", "look", "radiograph"))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 import pytest
 
 from osteoscope.report import figures
+from osteoscope.report.content import PlaneWeight
 from osteoscope.report.figures import ForestRow
+from osteoscope.report.planes import Position
 
 CLASSES = ("osteosarcoma", "giant cell tumor")
 SLUGS = ("osteosarcoma", "giant-cell-tumor")
@@ -178,3 +180,45 @@ def test_a_sweep_is_in_order_of_strength_and_passes_over_what_was_not_measured()
     svg = figures.robustness_svg(SWEEP, name="blur")
     assert "AUC against the strength of blur. 0: 0.90 (no interval); 4: 0.60 (0.48–0.71)." in svg
     assert "blur (px)" in texts(svg)
+
+
+def weighed(axis: Literal["x", "y", "z"], *weights: float, lesion: bool = True) -> list[PlaneWeight]:
+    """Planes 10 mm apart as a reader leafs, of which the first two are shown and the second shows the lesion."""
+    onward = -10.0 if axis == "z" else 10.0
+    return [
+        PlaneWeight(
+            position=Position(axis=axis, mm=number * onward),
+            weight=weight,
+            is_shown=number < 2,
+            has_lesion=lesion and number == 1,
+        )
+        for number, weight in enumerate(weights)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("axis", "label", "rising"),
+    [("z", "head  ←  z, mm  →  feet", False), ("x", "right  ←  x, mm  →  left", True),
+     ("y", "front  ←  y, mm  →  back", True)],
+)  # fmt: skip
+def test_planes_are_weighed_in_the_order_in_which_a_reader_leafs(
+    axis: Literal["x", "y", "z"], label: str, *, rising: bool
+) -> None:
+    svg = figures.weights_svg(weighed(axis, 0.1, 0.7, 0.2), name="ct")
+    shown = texts(svg)
+    assert " ".join(label.split()) in [" ".join(text.split()) for text in shown]
+    root = ElementTree.fromstring(svg)  # noqa: S314  our own
+    ticks = [(float(one.attrib["x"]), str(one.text).replace("−", "-")) for one in root.iter("text") if one.get("x")]
+    numbers = [float(text) for _, text in sorted(ticks) if re.fullmatch(r"-?\d+", text)]
+    assert len(numbers) > 2
+    assert numbers == sorted(numbers, reverse=not rising)
+    legend = [text.strip("\u200b") for text in shown]
+    assert {"shown below", "read, not shown", "shows the outlined lesion"} <= set(legend)
+    assert re.search(f"{axis} = .?10.0 mm: 70.%; {axis} = .?20.0 mm: 20.%", svg)
+
+
+def test_a_single_plane_can_be_weighed_and_what_is_not_there_is_not_in_the_legend() -> None:
+    shown = " ".join(texts(figures.weights_svg(weighed("z", 1.0, lesion=False), name="ct")))
+    assert "shown below" in shown
+    assert "not shown" not in shown
+    assert "lesion" not in shown

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from osteoscope.evaluation.document import Predictions, StudyFacts, baseline_block, metrics_document
-from osteoscope.report.content import CaseLink, FoldCounts, StudyContent
+from osteoscope.report.content import PHANTOM_BANNER, CaseLink, FoldCounts, StudyContent
 from osteoscope.report.study import study_html
 from osteoscope.report.wording import estimate_text
 
@@ -350,3 +350,38 @@ def test_content_that_does_not_fit_its_classes_is_refused(study: StudyContent) -
     case = CaseLink(patient="P", label=None, probabilities=(1.0,), verdict="x")
     with pytest.raises(ValueError, match="one probability a class, got 1"):
         study_html(dataclasses.replace(study, cases=(case,)))
+
+
+def of_scans(study: StudyContent) -> StudyContent:
+    """The same study of CT, of phantoms, in which level and centre are known, and neither site nor view."""
+    assert study.participants is not None
+    classes = tuple(
+        dataclasses.replace(
+            group, sites={"not recorded": 9}, views={"not recorded": 9}, levels={"lumbar": 9}, centres={"A": 5, "B": 4}
+        )
+        for group in study.participants.classes
+    )
+    return dataclasses.replace(
+        study,
+        modality="CT",
+        phantom=True,
+        auxiliary=None,
+        participants=dataclasses.replace(study.participants, classes=classes),
+    )
+
+
+def test_a_study_of_ct_speaks_of_scans_and_planes(study: StudyContent, read_page: Callable[[str], Any]) -> None:
+    text = read_page(study_html(of_scans(study))).text
+    for said in (
+        "50 patients, 81 CT scans:", "The network read planes of each CT, spread evenly over the body",
+        "1,234 CT scans of 567 patients", "neither taught nor were judged", "Patients and CT scans of each class.",
+        "CT scans 50 31", "Level patients lumbar 9", "Centre patients A 5, B 4",
+    ):  # fmt: skip
+        assert said in text
+    for said in ("radiograph", "whole images", "View", "Site patients"):
+        assert said not in text
+
+
+def test_a_study_of_phantoms_says_so_above_all_else(study: StudyContent, read_page: Callable[[str], Any]) -> None:
+    assert read_page(study_html(of_scans(study))).text.index(PHANTOM_BANNER) < 100
+    assert PHANTOM_BANNER not in read_page(study_html(study)).text

@@ -49,3 +49,4 @@ def test_counts_and_settings_are_written_for_people() -> None:
     assert [setting_text(value) for value in (True, False, None, (), ["age", "sex"], 1e-3, 0.1 + 0.2, "none")] == [
         "yes", "no", "–", "–", "age, sex", "0.001", "0.3", "none",
     ]  # fmt: skip
+    assert setting_text([[-160.0, 240.0], (-500, 1300)]) == "-160 to 240, -500 to 1300"

@@ -11,6 +11,7 @@ from osteoscope.evaluation.conformal import INDETERMINATE
 from osteoscope.inference.evidence import evidence_on_image
 from osteoscope.inference.predict import read_pixels
 from osteoscope.report.content import (
+    NOT_RECORDED,
     Accepted,
     AuditTables,
     CaseContent,
@@ -23,6 +24,7 @@ from osteoscope.report.content import (
     Participants,
     Witness,
 )
+from osteoscope.report.volumes import volume_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.audit import Audit, Settled
     from osteoscope.cohort.audit import Finding as AuditFinding
-    from osteoscope.cohort.table import Case, Cohort
+    from osteoscope.cohort.table import Case, CaseImage, Cohort
+    from osteoscope.config import PreparationConfig
     from osteoscope.inference.prediction import ExplainedCase
     from osteoscope.report.content import SecondLook
 
@@ -42,6 +45,11 @@ _MAP_NAMES = {
     "random": "random map",
     "edges": "edge detector",
 }
+
+
+def shows_phantoms(cohort: Cohort) -> bool:
+    """Tell whether what is studied was made from the phantom."""
+    return bool(cohort.case_rows["phantom"].fillna(False).any())
 
 
 def participants(cohort: Cohort) -> Participants:
@@ -66,7 +74,9 @@ def _kind_of_reason(reason: str) -> str:
 
 def _class_summary(rows: pd.DataFrame, name: str) -> ClassSummary:
     mine = rows[rows["label"] == name]
-    patients = mine.groupby("patient").agg({"age": "mean", "sex": "first", "site": "first"})
+    patients = mine.groupby("patient").agg(
+        {"age": "mean", "sex": "first", "site": "first", "level": "first", "centre": "first"}
+    )
     ages = patients["age"].dropna().to_numpy(dtype=np.float64)
     quartiles = tuple(float(q) for q in np.percentile(ages, [25, 50, 75])) if len(ages) else None
     return ClassSummary(
@@ -78,13 +88,15 @@ def _class_summary(rows: pd.DataFrame, name: str) -> ClassSummary:
         age_missing=int(patients["age"].isna().sum()),
         sex=_counted(patients["sex"]),
         sites=_counted(patients["site"]),
+        levels=_counted(patients["level"]),
+        centres=_counted(patients["centre"]),
         views=_counted(mine["view"]),
     )
 
 
 def _counted(values: pd.Series[Any]) -> dict[str, int]:
     """Count each value, most frequent first; what is missing counts as not recorded."""
-    return {str(name): int(count) for name, count in values.fillna("not recorded").value_counts().items()}
+    return {str(name): int(count) for name, count in values.fillna(NOT_RECORDED).value_counts().items()}
 
 
 def findings(found: Sequence[AuditFinding]) -> tuple[Finding, ...]:
@@ -155,9 +167,10 @@ def evidence_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     metrics
         The content of ``metrics.json``; ``evidence_through_weights`` is there for a run.
     """
-    looks_again = "lesion" in metrics["localisation"]
-    notes = list(_measured_on(roi=metrics["roi"], looks_again=looks_again))
-    read = "deciding looks" if looks_again else "images"
+    in_planes = "planes" in metrics["localisation"]
+    looks_again = "lesion" in metrics["localisation"] and not in_planes
+    notes = list(_MEASURED_ON_PLANES if in_planes else _measured_on(roi=metrics["roi"], looks_again=looks_again))
+    read = "planes" if in_planes else "deciding looks" if looks_again else "images"
     through = metrics.get("evidence_through_weights", {})
     if through.get("patients"):
         low, high = through["quartiles"]
@@ -167,6 +180,15 @@ def evidence_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
             f"several {read}."
         )
     return tuple(notes)
+
+
+_MEASURED_ON_PLANES = (
+    "All maps were measured plane by plane, as the network read them, on those of the planes that were read in which "
+    "the outlined lesion is seen. Each such plane counts once, whatever its weight in the decision; intervals are over "
+    "patients.",
+    "Where the network finds a lesion is told whatever the class, and was learnt from outlined lesions of other "
+    "patients: it is no evidence for one.",
+)
 
 
 def _measured_on(*, roi: str, looks_again: bool) -> Iterator[str]:
@@ -204,7 +226,7 @@ def case_content(
     verdict: int,
     made_by: str,
     study_href: str,
-    second_look: bool = False,
+    preparation: PreparationConfig,
 ) -> CaseContent:
     """Gather a case's page.
 
@@ -222,37 +244,26 @@ def case_content(
         Which fold or bundle made the prediction, as a sentence.
     study_href
         Where the study report lies, relative to the page.
-    second_look
-        Whether the network is to look again, as the preparation says: if it does and looked once, it found no lesion.
+    preparation
+        That the prediction was made with: where the network is to look again and looked once, it found no lesion.
 
     Raises
     ------
     ImageError
         If an image cannot be read.
+    InputError
+        If the mask of a lesion cannot be read, or is none of its volume.
     """
-    images = []
-    for place, (image, said) in enumerate(zip(case.images, explained.prediction.images, strict=True)):
-        pixels = read_pixels(image)
-        shape = (pixels.shape[0], pixels.shape[1])
-        looks = [look.read_square() for look in said.looks]
-        by_pixel = evidence_on_image(explained.evidence[explained.looks_at(place)], looks, shape)
-        images.append(
-            CaseImageContent(
-                name=image.image,
-                view=image.view,
-                pixels=pixels,
-                evidence=by_pixel * np.float32(said.square.side**2),
-                weight=said.weight,
-                lesions=image.lesions,
-                square=said.square,
-                found=said.found,
-            )
-        )
+    scans = preparation.volume
     covariates = {
-        "age": "not recorded" if case.age is None else f"{case.age:.0f} years",
-        "sex": case.sex or "not recorded",
-        "site": case.site or "not recorded",
+        "age": NOT_RECORDED if case.age is None else f"{case.age:.0f} years",
+        "sex": case.sex or NOT_RECORDED,
     }
+    if case.site or not case.level:
+        covariates["site"] = case.site or NOT_RECORDED
+    if case.level:
+        covariates["level"] = case.level
+    places = range(len(case.images))
     return CaseContent(
         patient=case.patient,
         label=None if case.label is None else classes[case.label],
@@ -260,18 +271,46 @@ def case_content(
         probabilities=tuple(probabilities),
         prior=tuple(prior),
         verdict=verdict_name(verdict, classes),
-        images=tuple(images),
+        images=() if scans else tuple(_image_content(case.images[place], explained, place) for place in places),
+        volumes=(
+            tuple(
+                volume_content(case.images[place], explained, place, config=scans, chosen=int(np.argmax(probabilities)))
+                for place in places
+            )
+            if scans
+            else ()
+        ),
         compared=f"{', '.join(classes)} were compared with each other, and with nothing else.",
         made_by=made_by,
-        second_look=_second_look(explained, second_look),
+        second_look=_second_look(explained, preparation.second_look),
         covariates=covariates,
         study_href=study_href,
+        phantom=any(image.phantom for image in case.images),
+    )
+
+
+def _image_content(image: CaseImage, explained: ExplainedCase, place: int) -> CaseImageContent:
+    """Read a radiograph, and lay the evidence of all looks at it on its pixels."""
+    said = explained.prediction.images[place]
+    pixels = read_pixels(image)
+    shape = (pixels.shape[0], pixels.shape[1])
+    looks = [look.read_square() for look in said.looks]
+    by_pixel = evidence_on_image(explained.evidence[explained.looks_at(place)], looks, shape)
+    return CaseImageContent(
+        name=image.image,
+        view=image.view,
+        pixels=pixels,
+        evidence=by_pixel * np.float32(said.square.side**2),
+        weight=said.weight,
+        lesions=image.lesions,
+        square=said.square,
+        found=said.found,
     )
 
 
 def _second_look(explained: ExplainedCase, wanted: bool) -> SecondLook | None:
     """Say where the network looked again, if it was to or did."""
-    regions = [look for image in explained.prediction.images for look in image.looks[1:]]
+    regions = [look for image in explained.prediction.images for look in image.looks[image.first_looks :]]
     if any(look.likelihood is None for look in regions):
         return "marked"
     return "found" if regions or wanted else None

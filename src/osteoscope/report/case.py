@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from osteoscope.report import figures
 from osteoscope.report.overlay import (
     UNIT_TEXT,
     colour_strip,
@@ -17,10 +18,15 @@ from osteoscope.report.overlay import (
     overlay_picture,
     png_bytes,
 )
-from osteoscope.report.pages import data_uri, render
+from osteoscope.report.pages import data_uri, inline, render
+from osteoscope.report.planes import PHANTOM_MARK, with_mark, with_sides
+from osteoscope.report.wording import share_text
 
 if TYPE_CHECKING:
-    from osteoscope.report.content import CaseContent, CaseImageContent
+    from markupsafe import Markup
+    from PIL.Image import Image as Picture
+
+    from osteoscope.report.content import CaseContent, CaseImageContent, CasePlaneContent, CaseVolumeContent
 
 LONGEST_SIDE = 1280
 """Larger images are reduced on the page until no side is longer, in pixels."""
@@ -43,6 +49,29 @@ class _Picture:
     reduced: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class _PlanePicture:
+    caption: str
+    note: str
+    """Below the caption."""
+    alt: str
+    uri: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plane:
+    plane: CasePlaneContent
+    pictures: tuple[_PlanePicture, ...]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Volume:
+    volume: CaseVolumeContent
+    weights: Markup
+    planes: tuple[_Plane, ...]
+
+
 def case_html(content: CaseContent) -> str:
     """Write the page of a case: one HTML file that needs no other and is the same for the same content.
 
@@ -52,21 +81,31 @@ def case_html(content: CaseContent) -> str:
         If the probabilities, the prior or an image's evidence do not have one entry a class.
     """
     _check(content)
-    scale = evidence_scale(image.evidence for image in content.images)
+    scale = max(
+        evidence_scale(image.evidence for image in content.images),
+        *(volume.strongest for volume in content.volumes),
+        0.0,
+    )
     return render(
         "case.html.j2",
+        phantom=content.phantom,
         content=content,
         answers=list(zip(content.classes, content.probabilities, content.prior, strict=True)),
         pictures=[_picture(image, content.classes, scale) for image in content.images],
+        volumes=[_volume(volume, content, scale) for volume in content.volumes],
         scale=scale,
         strip=data_uri(png_bytes(colour_strip(length=256, thickness=16)), "image/png"),
         unit=UNIT_TEXT["share"],
         has_found=any(image.found for image in content.images),
-        has_lesions=any(image.lesions for image in content.images),
+        has_lesions=any(one.lesions for one in _shown(content)),
         has_squares=any(
-            image.square is not None and leaves_out(image.square, image.pixels.shape) for image in content.images
+            one.square is not None and leaves_out(one.square, one.evidence.shape[-2:]) for one in _shown(content)
         ),
     )
+
+
+def _shown(content: CaseContent) -> list[CaseImageContent | CasePlaneContent]:
+    return [*content.images, *(plane for volume in content.volumes for plane in volume.shown)]
 
 
 def _picture(image: CaseImageContent, classes: tuple[str, ...], scale: float) -> _Picture:
@@ -99,6 +138,44 @@ def _picture(image: CaseImageContent, classes: tuple[str, ...], scale: float) ->
         evidence=overlays,
         reduced=max(image.pixels.shape) > LONGEST_SIDE,
     )
+
+
+def _volume(volume: CaseVolumeContent, content: CaseContent, scale: float) -> _Volume:
+    return _Volume(
+        volume=volume,
+        weights=inline(figures.weights_svg(volume.read, name=volume.name)),
+        planes=tuple(_plane(plane, volume, content, scale) for plane in volume.shown),
+    )
+
+
+def _plane(plane: CasePlaneContent, volume: CaseVolumeContent, content: CaseContent, scale: float) -> _Plane:
+    """Show a plane in each window, and with what speaks for and against the most probable class."""
+    plain = [grey_picture(pixels, longest=LONGEST_SIDE) for pixels in plane.pictures]
+
+    def picture(caption: str, note: str, alt: str, shown: Picture) -> _PlanePicture:
+        uri = data_uri(jpeg_bytes(_lettered(shown, volume, content)), "image/jpeg")
+        return _PlanePicture(caption=caption, note=note, alt=alt, uri=uri)
+
+    pictures = []
+    for window, shown in zip(volume.windows, plain, strict=True):
+        values = window.text(volume.modality).replace("-", "−")
+        alt = f"{volume.plane_name} {volume.modality} at {plane.position.text}, {values}"
+        pictures.append(picture(window.name.capitalize() or volume.modality, values, alt, shown))
+    for word, signed in (("for", plane.evidence), ("against", -plane.evidence)):
+        said = f"{word} {content.classes[content.most_probable]}"
+        strongest = share_text(evidence_scale([signed]) / scale if scale > 0 else 0.0)
+        overlay = overlay_picture(
+            plane.pictures[0], signed, scale=scale, lesions=plane.lesions, square=plane.square, longest=LONGEST_SIDE
+        )
+        alt = f"The same plane with the evidence {said} in colour; strongest {strongest} of the case's strongest"
+        pictures.append(picture(f"Evidence {said}", f"strongest point: {strongest}", alt, overlay))
+    return _Plane(plane=plane, pictures=tuple(pictures), size=plain[0].size)
+
+
+def _lettered(picture: Picture, volume: CaseVolumeContent, content: CaseContent) -> Picture:
+    """Name the sides of the patient; and say on a phantom's picture that it is one."""
+    lettered = with_sides(picture.convert("RGB"), volume.sides)
+    return with_mark(lettered, PHANTOM_MARK) if content.phantom else lettered
 
 
 def _check(content: CaseContent) -> None:

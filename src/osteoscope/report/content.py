@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from osteoscope.imaging.prepare import Lesion, Square
+    from osteoscope.imaging.volume import Modality, PlaneName
+    from osteoscope.report.planes import Position, ShownWindow, Sides
 
 Metrics: TypeAlias = Mapping[str, Any]
 """The content of a ``metrics.json``."""
@@ -33,6 +35,15 @@ SecondLook: TypeAlias = Literal["found", "marked"]
 """Where a network looks again: where it finds a lesion, or where a person has marked one."""
 
 RESEARCH_STAMP = "Research. Not for clinical use."
+
+PHANTOM_BANNER = (
+    "Phantom: drawn by a program. No patient is shown, and nothing clinical follows from what is said here."
+)
+"""What stands on every page made from phantoms."""
+
+
+NOT_RECORDED = "not recorded"
+"""Under this name is counted what is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +71,10 @@ class ClassSummary:
     """Patients by sex."""
     sites: Mapping[str, int] = field(default_factory=dict)
     """Patients by body site or level."""
+    levels: Mapping[str, int] = field(default_factory=dict)
+    """Patients by level of the spine."""
+    centres: Mapping[str, int] = field(default_factory=dict)
+    """Patients by centre."""
     views: Mapping[str, int] = field(default_factory=dict)
     """Images by view."""
 
@@ -180,6 +195,19 @@ class CaseLink:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BeforeAfter:
+    """A plane of a CT before and after what speaks for a class was taken out of it; pairs are before and after."""
+
+    patient: str
+    position: str
+    """Of the plane, as a text."""
+    probabilities: tuple[float, float]
+    """Of the class."""
+    pictures: tuple[bytes, bytes]
+    """JPEGs of the plane with the evidence for the class laid over it, in one scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyContent:
     """All that the study report says."""
 
@@ -214,6 +242,14 @@ class StudyContent:
     """
     warnings: tuple[str, ...] = ()
     """Sentences that stand at the top."""
+    truth_localisation: tuple[LocalisationRow, ...] = ()
+    """How well the evidence finds what tells phantoms apart, and the maps that it is measured against."""
+    without_matrix: BeforeAfter | None = None
+    """A phantom before and after its mineralised matrix was taken out; the figures are in ``metrics["truth"]``."""
+    modality: Modality = "radiograph"
+    """Of the images."""
+    phantom: bool = False
+    """Whether no patient is on the images: `PHANTOM_BANNER` then stands above all else."""
     not_for_clinical_use: str = RESEARCH_STAMP
 
 
@@ -241,6 +277,71 @@ class CaseImageContent:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class CasePlaneContent:
+    """A plane of a CT or MR that is shown, with what spoke in it; all of it in pixels of the picture."""
+
+    plane: int
+    """Index in the volume, counted from 0; shown from 1."""
+    position: Position
+    weight: float
+    """Share of this plane in the patient's pooled decision, 0..1."""
+    pictures: tuple[npt.NDArray[np.float32], ...]
+    """For each of the volume's windows ``(rows, columns)`` in 0..1."""
+    evidence: npt.NDArray[np.float32]
+    """``(rows, columns)``, signed, for the most probable class; by area, as in `CaseImageContent`."""
+    lesions: tuple[Lesion, ...] = ()
+    """Outlines of what the lesion's mask marks in the plane."""
+    square: Square | None = None
+    """What was read of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaneWeight:
+    """A plane of a CT or MR that was read, and its say."""
+
+    position: Position
+    weight: float
+    """Share in the patient's pooled decision, 0..1."""
+    is_shown: bool
+    """Whether its picture is on the page."""
+    has_lesion: bool
+    """Whether the lesion's mask marks something in it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CaseVolumeContent:
+    """A CT or MR of a case with what spoke in it."""
+
+    name: str
+    modality: Modality
+    plane_name: PlaneName
+    shape: tuple[int, int, int]
+    """Planes, rows and columns."""
+    steps: tuple[float, float, float]
+    """To the next plane, row and column, in mm."""
+    windows: tuple[ShownWindow, ...]
+    """In which planes are shown; evidence is laid over the first."""
+    sides: Sides
+    read: tuple[PlaneWeight, ...]
+    """All planes that were read, as a reader leafs: from the head down, from the right, or from the front."""
+    neighbours: int
+    """Planes on either side that each was read together with."""
+    cell: float
+    """Side of a cell of the evidence's grid, in mm."""
+    shown: tuple[CasePlaneContent, ...]
+    """Those that weigh most, in the same order."""
+    strongest: float
+    """The strongest evidence for any class, in any plane that was read; by area, as in `CasePlaneContent`."""
+    outlined: bool
+    """Whether there is a mask of the lesion."""
+
+    @property
+    def weight(self) -> float:
+        """Share of the volume in the patient's pooled decision."""
+        return sum(plane.weight for plane in self.read)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CaseContent:
     """All that a case's page says."""
 
@@ -253,13 +354,31 @@ class CaseContent:
     """The class prior under which the probabilities are stated."""
     verdict: str
     images: tuple[CaseImageContent, ...]
+    """Its radiographs."""
     compared: str
     """What was compared, as a sentence."""
     made_by: str
     """Which fold or bundle made the prediction, as a sentence."""
+    volumes: tuple[CaseVolumeContent, ...] = ()
+    """Its CTs and MRs."""
     second_look: SecondLook | None = None
     """Where the network looks again; None where it looks once."""
     covariates: Mapping[str, str] = field(default_factory=dict)
     study_href: str | None = None
     """Where the study report lies, relative to this page."""
+    phantom: bool = False
+    """Whether no patient is on the images: `PHANTOM_BANNER` then stands above all else."""
     stamp: str = RESEARCH_STAMP
+
+    @property
+    def most_probable(self) -> int:
+        """Index of the class whose evidence is shown of CT and MR."""
+        return max(range(len(self.classes)), key=self.probabilities.__getitem__)
+
+    @property
+    def portrait(self) -> npt.NDArray[np.float32]:
+        """The picture, ``(rows, columns)`` in 0..1, of what weighs most."""
+        planes = [(plane.weight, plane.pictures[0]) for volume in self.volumes for plane in volume.shown]
+        return max([*((image.weight, image.pixels) for image in self.images), *planes], key=lambda weighed: weighed[0])[
+            1
+        ]

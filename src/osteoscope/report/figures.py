@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from osteoscope.report.wording import estimate_text
+from osteoscope.report.wording import estimate_text, share_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from osteoscope.report.content import Figure, Metrics
+    from osteoscope.report.content import Figure, Metrics, PlaneWeight
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#3d3d3d")
 """Okabe and Ito's colours that show on white, one a class: told apart by colour-blind readers too."""
@@ -64,6 +64,9 @@ _STYLE: dict[Any, Any] = {
 }
 _SWARM = (0, 0.07, -0.07, 0.14, -0.14, 0.21, -0.21, 0.28, -0.28)
 """Where points that lie close together are put above and below their row, in the order of choice."""
+_PALE = "#a9b4bd"
+_ENDS = {"x": ("right", "left"), "y": ("front", "back"), "z": ("head", "feet")}
+"""Of the axes of the patient, as a reader leafs through planes across them."""
 _PLATE = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
 """Behind texts that cross grid lines."""
 _METADATA: dict[str, None] = {"Creator": None, "Date": None, "Format": None, "Type": None}
@@ -335,6 +338,46 @@ def forest_svg(rows: Sequence[ForestRow], *, label: str) -> str:
         return plot.svg(f"{label} with 95 % intervals. {spoken}.")
 
 
+def weights_svg(planes: Sequence[PlaneWeight], *, name: str) -> str:
+    """Plot how much each plane of a volume weighs, as a reader leafs through it.
+
+    Parameters
+    ----------
+    planes
+        Those that were read, in that order.
+    name
+        Of the volume, which tells its plot from others on the page.
+    """
+    axis = planes[0].position.axis
+    mm = np.array([plane.position.mm for plane in planes])
+    weights = np.array([plane.weight for plane in planes])
+    step = float(np.abs(np.diff(mm)).min()) if len(mm) > 1 else 1.0
+    # The axis runs as a reader leafs, which along z is against its numbers.
+    onward = -step if axis == "z" else step
+    top = 1.15 * float(weights.max(initial=0.01))
+    with _plot(f"weights-{name}", height=0.62 * _SIDE) as plot:
+        axes = plot.axes()
+        for shown, colour, text in ((True, PALETTE[0], "shown below"), (False, _PALE, "read, not shown")):
+            chosen = np.array([plane.is_shown is shown for plane in planes])
+            if chosen.any():
+                bars = axes.bar(mm[chosen], weights[chosen], width=0.8 * step, color=colour)
+                plot.keyed(bars.patches[0], text=text)
+        outlined = mm[np.array([plane.has_lesion for plane in planes])]
+        if outlined.size:
+            below = np.full(len(outlined), -0.045 * top)
+            marks = axes.hlines(below, outlined - 0.4 * step, outlined + 0.4 * step, color=PALETTE[1], linewidth=4)
+            plot.keyed(marks, text="shows the outlined lesion")
+        axes.set(xlim=(mm[0] - onward, mm[-1] + onward), ylim=(-0.09 * top, top), ylabel="weight")
+        axes.set_xlabel(f"{_ENDS[axis][0]}  ←  {axis}, mm  →  {_ENDS[axis][1]}")
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(lambda share, _place: f"{100 * share:.3g} %")
+        axes.grid(visible=True, axis="y")
+        axes.set_axisbelow(True)
+        plot.legend()
+        spoken = "; ".join(f"{plane.position.text}: {share_text(plane.weight)}" for plane in planes)
+        return plot.svg(f"Weight of each plane that was read. {spoken}.")
+
+
 def strip_svg(points: Sequence[tuple[str, float]], *, classes: Sequence[str]) -> str:
     """Plot the probability that each case was given for its own proven diagnosis, one row a class.
 
@@ -362,6 +405,40 @@ def strip_svg(points: Sequence[tuple[str, float]], *, classes: Sequence[str]) ->
         axes.spines["left"].set_visible(False)
         axes.grid(visible=True, axis="x")
         return plot.svg("Probability that each case was given for its own proven diagnosis, by proven diagnosis.")
+
+
+def falls_svg(pairs: Sequence[tuple[float, float]], *, name: str, first: str, second: str) -> str:
+    """Plot a probability of each case before and after something was taken away, as a line from the one to the other.
+
+    Parameters
+    ----------
+    pairs
+        Probabilities before and after; lines that do not fall are drawn in another colour, and dashed.
+    name
+        The class.
+    first, second
+        What is before and what is after.
+    """
+    with _plot("falls", height=0.9 * _SIDE) as plot:
+        axes = plot.axes()
+        fallen = [pair for pair in pairs if pair[1] < pair[0]]
+        others = [pair for pair in pairs if pair[1] >= pair[0]]
+        for chosen, colour, style, text in (
+            (fallen, PALETTE[0], "-", f"falls: {len(fallen)}"),
+            (others, PALETTE[1], (0, (4, 2)), f"does not fall: {len(others)}"),
+        ):
+            drawn = [
+                axes.plot([0, 1], pair, color=colour, linestyle=style, marker="o", markersize=4, alpha=0.7, linewidth=1)
+                for pair in chosen
+            ]
+            if drawn:
+                plot.keyed(*drawn[0], text=text)
+        axes.set(xlim=(-0.25, 1.25), ylim=(-0.02, 1.02))
+        axes.set_xticks([0, 1], [first, second])
+        axes.set_ylabel(f"probability of {name}")
+        axes.grid(visible=True, axis="y")
+        plot.legend()
+        return plot.svg(f"Probability of {name}, {first} and {second}, of {len(pairs)} patients. " + plot.spoken())
 
 
 def _lanes(values: npt.NDArray[np.float64], *, lanes: Sequence[float], gap: float) -> list[float]:
@@ -447,7 +524,7 @@ class _Plot:
             return
         texts = [textwrap.fill(text, 44) for text in self._texts]
         lines = sum(text.count("\n") + 1 for text in texts)
-        self.figure.set_figheight(_SIDE + 0.1 + 0.23 * lines)
+        self.figure.set_figheight(self.figure.get_figheight() + 0.1 + 0.23 * lines)
         # A text that begins with an underscore would be left out: a space of no width goes before each.
         self.figure.legend(self._handles, [f"\u200b{text}" for text in texts], loc="outside lower left")
 

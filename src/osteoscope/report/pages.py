@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from osteoscope.report.content import PHANTOM_BANNER
 from osteoscope.report.figures import PALETTE
 from osteoscope.report.wording import (
     DASH,
@@ -104,5 +105,5 @@ def _environment() -> Environment:
         value=value_text,
     )
     environment.tests.update(defined_figure=is_defined, with_interval=has_interval)
-    environment.globals.update(DASH=DASH, PALETTE=PALETTE)
+    environment.globals.update(DASH=DASH, PALETTE=PALETTE, PHANTOM_BANNER=PHANTOM_BANNER)
     return environment

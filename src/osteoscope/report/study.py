@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from osteoscope.report import figures
+from osteoscope.report.content import NOT_RECORDED
 from osteoscope.report.figures import ForestRow
 from osteoscope.report.pages import data_uri, inline, listed, render
+from osteoscope.report.truth import falls_plot, pictures_of, truth_rows
 from osteoscope.report.wording import DASH, share_text
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from osteoscope.report.content import CaseLink, Figure, Metrics, StudyContent
+    from osteoscope.report.content import CaseLink, Figure, Metrics, Participants, StudyContent
 
 _KINDS = {
     "run": "Out-of-fold figures of a training: every patient was judged by a model that never saw that patient.",
@@ -35,6 +37,10 @@ _SECOND_LOOKS = {
     "outline": "The network judged, in full resolution, the square round the lesion's annotated outline: a person had "
     "pointed at the lesion.",
 }
+
+
+_PLANES = "The network read planes of each {modality}, spread evenly over the body; no one told it where the lesion is."
+_CALLED = {"radiograph": "images", "CT": "CT scans", "MR": "MR scans"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +176,10 @@ def study_html(content: StudyContent) -> str:
         patient=content.metrics["patient"],
         levels=levels,
         calibration_levels=calibration_levels,
+        phantom=content.phantom,
         kind=_KINDS[content.kind],
+        called=_CALLED[content.modality],
+        known_of_participants=_known_of_participants(content.participants),
         region=_region_sentence(content),
         prior=_prior_sentence(content),
         headline=[_QUANTITIES[key] for key in _HEADLINE],
@@ -186,6 +195,9 @@ def study_html(content: StudyContent) -> str:
         power=content.metrics.get("power"),
         confounders=_confounder_rows(content),
         regions=(content.metrics.get("localisation") or {}).get("regions"),
+        truth=content.metrics.get("truth"),
+        truth_rows=truth_rows(content),
+        pair=pictures_of(content.without_matrix),
         plots=_plots(content),
         settings=_grouped(content.settings),
         cases=[_case_row(case, content.classes) for case in _worst_first(content)],
@@ -203,6 +215,7 @@ class _Plots:
     forest: Markup | None
     robustness: tuple[Markup, ...]
     history: tuple[Markup, ...]
+    falls: Markup | None
 
 
 def _plots(content: StudyContent) -> _Plots:
@@ -213,6 +226,7 @@ def _plots(content: StudyContent) -> _Plots:
         forest=_forest_plot(content),
         robustness=tuple(_robustness_plots(content.metrics.get("robustness") or {})),
         history=tuple(_history_plots(content.history)),
+        falls=falls_plot(content.metrics),
     )
 
 
@@ -298,8 +312,12 @@ def _history_plots(history: Sequence[Mapping[str, float | None]]) -> Iterator[Ma
 
 
 def _levels(metrics: Metrics) -> list[tuple[str, Metrics]]:
-    """Name the units in which figures are given: patients first, for they are the result."""
-    return [(f"by {name}", metrics[name]) for name in ("patient", "image") if metrics.get(name)]
+    """Name the units in which figures are given: patients first, for they are the result.
+
+    Where each patient has one image, what is said by image is said twice.
+    """
+    names = ("patient",) if metrics["n_images"] == metrics["n_patients"] else ("patient", "image")
+    return [(f"by {name}", metrics[name]) for name in names if metrics.get(name)]
 
 
 def _calibration_levels(metrics: Metrics) -> list[tuple[str, Metrics]]:
@@ -400,7 +418,7 @@ def _age_rows(of_class: Mapping[str, Mapping[str, Any]], classes: Sequence[str])
 def _counted_rows(column: str, of_class: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> _Confounder:
     """Count each value by class, with its share of the class."""
     values = dict.fromkeys(value for name in classes for value in of_class.get(name, {}))
-    if set(values) <= {"not recorded"}:
+    if set(values) <= {NOT_RECORDED}:
         return _Confounder(column=column, rows=())
     totals = [sum(of_class.get(name, {}).values()) for name in classes]
 
@@ -419,8 +437,22 @@ def _counted_rows(column: str, of_class: Mapping[str, Mapping[str, int]], classe
 
 def _region_sentence(content: StudyContent) -> str:
     """Say what was read of an image, and whether a person or the network found the lesion."""
+    if content.modality != "radiograph":
+        return _PLANES.format(modality=content.modality)
     sentences = _SECOND_LOOKS if content.settings.get("preparation.second_look") else _REGIONS
     return sentences.get(content.metrics.get("roi", "none"), "")
+
+
+def _known_of_participants(participants: Participants | None) -> list[tuple[str, str, list[Mapping[str, int]]]]:
+    """Give what was counted by class: its name, what was counted, and the counts; not what is recorded of nobody."""
+    classes = () if participants is None else participants.classes
+    columns: list[tuple[str, str, list[Mapping[str, int]]]] = [
+        ("Site", "patients", [group.sites for group in classes]),
+        ("Level", "patients", [group.levels for group in classes]),
+        ("Centre", "patients", [group.centres for group in classes]),
+        ("View", "images", [group.views for group in classes]),
+    ]
+    return [one for one in columns if any(set(counted) - {NOT_RECORDED} for counted in one[2])]
 
 
 def _prior_sentence(content: StudyContent) -> str:

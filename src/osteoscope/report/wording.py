@@ -96,7 +96,10 @@ def count_text(number: int) -> str:
 
 
 def setting_text(value: object) -> str:
-    """Write a setting for people: yes and no, a list with commas, a dash for none; numbers without noise."""
+    """Write a setting for people: yes and no, a list with commas, a dash for none; numbers without noise.
+
+    A list in a list is a range: ``-160 to 240, -500 to 1300``.
+    """
     if value is None or value == ():
         return DASH
     if isinstance(value, bool):
@@ -104,7 +107,9 @@ def setting_text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return ", ".join(setting_text(one) for one in value)
+        return ", ".join(
+            " to ".join(map(setting_text, one)) if isinstance(one, list | tuple) else setting_text(one) for one in value
+        )
     return str(value)
 
 
