@@ -1,4 +1,5 @@
-# Two commands do all the set-up: `make demo DATA=FOLDER` runs the main job, `make test` passes the tests.
+# Two commands do all the set-up: `make demo` runs the main job, on phantoms or with DATA=FOLDER on the public
+# radiograph archive; `make test` passes the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(if $(DATA),$(STAMP))
+demo: $(STAMP)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh "$(DATA)" $(PRESET)
 
 # A file's tests stay together, since what they share is made once; each process keeps to one core.

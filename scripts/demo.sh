@@ -1,6 +1,7 @@
 #!/bin/sh
-# The main job from a folder of the public radiograph archive to a report: cohort, plain network, optimised network.
-# Usage: scripts/demo.sh FOLDER [PRESET]
+# The main job to a report. Without a folder: on phantoms, which need no data. With one of the public radiograph archive:
+# cohort, plain network, optimised network.
+# Usage: scripts/demo.sh [FOLDER] [PRESET]
 set -eu
 
 data="${1:-}"
@@ -8,9 +9,7 @@ preset="${2:-quick}"
 out="runs/demo"
 
 if [ -z "$data" ]; then
-    echo "demo: no data is embedded yet; name a folder of the Bone Tumor X-ray Radiograph Dataset:" >&2
-    echo "demo:   make demo DATA=path/to/BTXRD" >&2
-    exit 3
+    exec osteoscope demo -o "$out-phantom" --preset "$preset"
 fi
 
 osteoscope cohort from-btxrd "$data" -o "$out/cohort" --class osteosarcoma --class "giant cell tumor"

@@ -105,10 +105,24 @@ def test_a_run_is_summed_up_with_what_stands_beside_it_and_what_does_not(run_fol
     assert any("plain DenseNet-121: not trained" in line and "--beside" in line for line in lines)
 
 
-def test_the_demo_without_data_says_so_and_exits_with_3() -> None:
-    done = subprocess.run(["sh", ROOT / "scripts" / "demo.sh", ""], capture_output=True, text=True, check=False)
-    assert done.returncode == 3
-    assert "make demo DATA=" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "verbs"),
+    [
+        ([""], ["demo -o runs/demo-phantom --preset quick"]),
+        (["", "standard"], ["demo -o runs/demo-phantom --preset standard"]),
+        (["archive"], ["cohort from-btxrd archive", "train runs/demo/cohort", "train runs/demo/cohort"]),
+    ],
+)
+def test_the_demo_runs_on_phantoms_or_on_the_archive(tmp_path: Path, arguments: list[str], verbs: list[str]) -> None:
+    command = tmp_path / "osteoscope"
+    command.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/said\n')
+    command.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", ROOT / "scripts" / "demo.sh", *arguments], env=path, capture_output=True, check=False)
+    assert done.returncode == 0
+    said = (tmp_path / "said").read_text().splitlines()
+    assert len(said) == len(verbs)
+    assert all(line.startswith(verb) for line, verb in zip(said, verbs, strict=True))
 
 
 def test_settings_survive_toml_and_have_one_fingerprint(tmp_path: Path) -> None:
@@ -127,7 +141,6 @@ def test_settings_survive_toml_and_have_one_fingerprint(tmp_path: Path) -> None:
         ("[training", "is not TOML"),
         ('[network]\ncovariates = ["age", "age"]', "named once"),
         ("[network]\nwidth = 30\nheads = 4", "width must be a multiple of heads"),
-        ("[preparation.volume]", "networks are trained on radiographs"),
         ("[preparation]\nsecond_look = true\n[preparation.volume]", "the body is read, once"),
     ],
 )

@@ -10,6 +10,7 @@ import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from osteoscope import workflow
@@ -47,7 +48,8 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_folder_holds_images_truth_and_labels_of_the_patients_drawn(four: Path) -> None:
-    assert {path.name for path in four.iterdir()} == {"README.txt", "images", "labels.csv", "phantom.json", "truth"}
+    there = {path.name for path in four.iterdir()}
+    assert there == {".lock", "README.txt", "images", "labels.csv", "phantom.json", "truth"}
     names = [row["patient"] for row in rows(four)]
     assert sorted(names) == sorted(path.name for path in (four / "images").iterdir())
     assert sorted(names) == sorted(path.name for path in (four / "truth").iterdir())
@@ -55,6 +57,8 @@ def test_the_folder_holds_images_truth_and_labels_of_the_patients_drawn(four: Pa
         known = drawn.attributes
         assert row == {
             "patient": row["patient"],
+            "image": f"{row['patient']}/ct",
+            "mask": f"{row['patient']}/segmentation.dcm",
             "label": drawn.label,
             "age": str(int(known.age)),
             "sex": known.sex,
@@ -145,6 +149,17 @@ def test_a_process_that_is_ended_from_outside_is_told_and_loses_nothing(tmp_path
     make(tmp_path / "whole", 6)
     assert make(tmp_path / "ended", 6).kept == kept
     assert contents(tmp_path / "ended") == contents(tmp_path / "whole")
+
+
+def test_two_processes_do_not_write_in_one_folder(four: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "held"
+    folder.mkdir()
+    with FileLock(folder / ".lock"), pytest.raises(RunError, match="another process is making phantoms in this folder"):
+        make(folder, 4)
+    assert contents(folder) == {".lock": b""}
+    # A lock that was left behind is nothing that is lost.
+    make(folder, 4)
+    assert contents(folder) == contents(four)
 
 
 def test_sites_and_classes_can_be_chosen_in_any_order(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def from_btxrd(
 def from_table(
     table: Annotated[Path, typer.Argument(help="CSV, XLSX or Parquet with columns patient, image, label.")],
     output: Output,
-    images: Annotated[Path, typer.Option(help="Folder that the table's image paths start from.")],
+    images: Annotated[Path, typer.Option(help="Folder that the table's paths start from.")],
     classes: Classes = None,
     source: Annotated[
         str | None, typer.Option(help="Where the patients come from; the same patient there gets the same pseudonym.")
@@ -69,8 +69,10 @@ def from_table(
 ) -> None:
     """Make a cohort from a table and a folder of images.
 
-    Optional columns: study, age, sex, site, level, view, centre, box, lesions, proof, image_date, proof_date, treated,
-    biopsied, implant. With --class, images of other labels stay as auxiliary.
+    The column image names a picture, or a CT or MR: the folder of one DICOM series, or one NIfTI, MetaImage or NRRD.
+
+    Optional columns: study, kind, age, sex, site, level, view, centre, box, outline, lesions, mask, proof, image_date,
+    proof_date, treated, biopsied, implant. With --class, images of other labels stay as auxiliary.
     """
     from osteoscope import workflow
 

@@ -31,6 +31,13 @@ def evaluate(
     accept: Accept = None,
     because: Because = None,
     images: Annotated[Path | None, typer.Option(help="Where the cohort's images lie, if they have moved.")] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that osteoscope phantom made, where the cohort is made of it, to set the bundle beside the "
+            "truth: the best that can be done, where the tumours differ, and the same CTs without matrix."
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the processor.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one machine-readable summary.")] = False,
 ) -> None:
@@ -52,6 +59,7 @@ def evaluate(
             accept=accepted,
             threads=threads,
             images=images,
+            truth=truth,
             progress=progress,
         )
     value = {"evaluation": str(study.folder), "report": str(study.report), "metrics": study.metrics}

@@ -11,7 +11,7 @@ import sys
 import typer
 
 import osteoscope
-from osteoscope.cli import cohort, compare, evaluate, inspect, phantom, predict, recalibrate, robustness, train
+from osteoscope.cli import cohort, compare, demo, evaluate, inspect, phantom, predict, recalibrate, robustness, train
 from osteoscope.errors import OsteoscopeError
 
 FAULT = 3
@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("demo")(demo.demo)
 app.command("phantom")(phantom.phantom)
 app.command("inspect")(inspect.inspect)
 app.add_typer(cohort.app, name="cohort")

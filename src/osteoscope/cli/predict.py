@@ -29,6 +29,7 @@ def predict(
     age: Annotated[float | None, typer.Option(min=0, max=130, help="Of the patient, in years; of one study.")] = None,
     sex: Annotated[Literal["F", "M"] | None, typer.Option(help="Of the patient; of one study.")] = None,
     site: Annotated[str | None, typer.Option(help="Body site, several joined by +; of one study.")] = None,
+    level: Annotated[str | None, typer.Option(help="Level of the spine, several joined by +; of one study.")] = None,
     modality: Annotated[
         Literal["CT", "MR"] | None,
         typer.Option(help="Of files that do not say theirs, as NIfTI does not. Left out: it is concluded."),
@@ -57,6 +58,7 @@ def predict(
                 age=age,
                 sex=sex,
                 site=site,
+                level=level,
                 modality=modality,
                 research=research,
                 threads=threads,

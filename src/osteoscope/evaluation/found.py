@@ -26,7 +26,7 @@ _MEASURES = ("iou", "dice", "pointing", "energy")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LesionView:
-    """One image with its lesion, cut to the part that the network read."""
+    """One image with its lesion, or one plane of a CT or MR, cut to the part that the network read."""
 
     patient: str
     label: int
@@ -42,6 +42,8 @@ class LesionView:
     """(rows, columns), 0..1, how likely the network holds a lesion there; None where it was not asked."""
     found: tuple[NDArray[np.bool_], ...] | None = None
     """(rows, columns) each, True in a region that the network found; None where it was not asked to find any."""
+    volume: str | None = None
+    """Name of the CT or MR that it is a plane of; None for an image of one plane."""
 
 
 def localisation_table(
@@ -65,17 +67,17 @@ def localisation_table(
     Returns
     -------
     dict
-        ``{map: {"iou", "dice", "pointing", "energy": figure, "blank": images without evidence, "threshold": mean}}``
-        and ``"images"``; empty without views. Where the network was asked for the lesion, also a map ``"lesion"``;
-        where it was asked to find regions, ``"regions"``: ``{"images", "found": figure, "none": images without a
-        region, "several": with more than one}``. A lesion counts as found if a region covers at least half of it and is
-        at most four times as large as the square round it.
+        ``{map: {"iou", "dice", "pointing", "energy": figure, "blank": views without evidence, "threshold": mean}}``
+        and ``"images"``; empty without views. Of CT and MR also ``"planes"``, the number of views. Where the network
+        was asked for the lesion, also a map ``"lesion"``; where it was asked to find regions, ``"regions"``:
+        ``{"images", "found": figure, "none": images without a region, "several": with more than one}``. A lesion counts
+        as found if a region covers at least half of it and is at most four times as large as the square round it.
     """
     if not views:
         return {}
     patients = group_patients([view.patient for view in views], np.array([view.label for view in views]))
     weights = np.concatenate(list(weight_blocks(patients, draws=draws, seed=seed)))
-    table: dict[str, Any] = {"images": len(views)}
+    table = _counts(views)
     for name, make in _maps(seed, views).items():
         maps = [make(place, view) for place, view in enumerate(views)]
         thresholds = _cross_chosen(maps, views, otherwise=threshold or 0.5)
@@ -91,6 +93,13 @@ def localisation_table(
     if asked:
         table[REGIONS] = _regions(asked, draws=draws, seed=seed)
     return table
+
+
+def _counts(views: Sequence[LesionView]) -> dict[str, Any]:
+    """Count images, and planes where images have several."""
+    volumes = [(view.patient, view.volume) for view in views if view.volume is not None]
+    images = len(views) - len(volumes) + len(set(volumes))
+    return {"images": images, "planes": len(volumes)} if volumes else {"images": images}
 
 
 def _regions(views: Sequence[LesionView], *, draws: int, seed: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from osteoscope.workflow.cohorts import (
     cohort_from_table,
 )
 from osteoscope.workflow.comparing import ComparisonSummary, compare
+from osteoscope.workflow.demonstrating import DemoSummary, DemoWatcher, demo
 from osteoscope.workflow.evaluating import evaluate
 from osteoscope.workflow.inspecting import Inspection, inspect
 from osteoscope.workflow.phantoms import PhantomSummary, make_phantoms
@@ -24,6 +25,8 @@ __all__ = [
     "AuditSummary",
     "CohortSummary",
     "ComparisonSummary",
+    "DemoSummary",
+    "DemoWatcher",
     "Inspection",
     "PhantomSummary",
     "PredictionSummary",
@@ -34,6 +37,7 @@ __all__ = [
     "cohort_from_btxrd",
     "cohort_from_table",
     "compare",
+    "demo",
     "evaluate",
     "inspect",
     "make_phantoms",

@@ -23,7 +23,7 @@ from osteoscope.workflow.study import (
     study_warnings,
     write_case_pages,
 )
-from osteoscope.workflow.unseen import check_classes, check_unseen
+from osteoscope.workflow.unseen import check_classes, check_images, check_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from osteoscope.bundle.load import Bundle
     from osteoscope.cohort.table import Case, Cohort
     from osteoscope.config import PreparationConfig, RegionOfInterest
-    from osteoscope.evaluation.document import Predictions
+    from osteoscope.evaluation.document import Predictions, StudyFacts
     from osteoscope.inference.prediction import ExplainedCase
     from osteoscope.inference.predictor import Predictor
+    from osteoscope.workflow.truth import BesideTruth, Phantom
 
 PREDICTIONS = "predictions.csv"
 PREDICTIONS_IMAGES = "predictions_images.csv"
@@ -50,6 +51,7 @@ def evaluate(
     accept: Sequence[Accept] = (),
     threads: int | None = None,
     images: Path | None = None,
+    truth: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> StudySummary:
     """Judge a bundle on a cohort, without torch.
@@ -73,13 +75,17 @@ def evaluate(
         Of the processor; None leaves the choice to onnxruntime.
     images
         Where the cohort's images lie, if they have moved.
+    truth
+        What ``osteoscope phantom`` wrote, where the cohort is made of that: the bundle is then also set beside the
+        truth, as `osteoscope.workflow.truth` says.
     progress
-        Is told how many of how many patients are done.
+        Is told how many of how many patients are done; one who is read again without matrix counts twice.
 
     Raises
     ------
     OsteoscopeError
-        If the bundle is damaged, the cohort does not fit or was trained on, or an output cannot be written.
+        If the bundle is damaged, the cohort does not fit or was trained on, the truth is not that of its patients, or
+        an output cannot be written.
     """
     require("pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "jinja2")
     from osteoscope.bundle.load import load_bundle
@@ -87,6 +93,7 @@ def evaluate(
     from osteoscope.cohort.table import read_cohort
     from osteoscope.inference.predictor import load_predictor
     from osteoscope.storage import folder_written_whole, refuse_existing
+    from osteoscope.workflow.truth import read_phantoms
 
     refuse_existing(
         output,
@@ -97,6 +104,7 @@ def evaluate(
     bundle = load_bundle(bundle_folder)
     cohort = read_cohort(cohort_folder, images=images)
     check_classes(bundle, cohort)
+    check_images(bundle, cohort)
     check_unseen(bundle, cohort)
     preparation = bundle.manifest.preparation
     if roi is not None:
@@ -105,12 +113,13 @@ def evaluate(
     audited = audit_or_stop(cohort, roi=preparation.annotation, folds=None, accept=accept, against=trained_on)
     cases = cases_of(cohort)
     check_lesions(cases, preparation.annotation)
+    phantoms = () if truth is None else read_phantoms(truth, cohort, cases)
     predictor = load_predictor(bundle, preparation=preparation, threads=threads)
+    count = _counted(progress, len(cases) + sum(one.has_counterfactual for one in phantoms))
     explained = []
-    for done, case in enumerate(cases):
+    for case in cases:
         explained.append(predictor.explain(case))
-        if progress is not None:
-            progress(done + 1, len(cases))
+        count()
     study = _Evaluation(
         bundle=bundle,
         cohort=cohort,
@@ -119,10 +128,24 @@ def evaluate(
         predictor=predictor,
         audited=audited,
         beside_training=trained_on is not None,
+        phantoms=phantoms,
     )
     with folder_written_whole(output) as folder:
-        metrics = _write(study, folder)
+        metrics = _write(study, folder, count)
     return StudySummary(folder=output, report=output / REPORT, metrics=metrics)
+
+
+def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[], None]:
+    """Give what is to be called after each patient."""
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    return count
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,13 +158,15 @@ class _Evaluation:
     audited: AuditedCohort
     beside_training: bool
     """Whether near duplicates of training pictures were looked for."""
+    phantoms: tuple[Phantom, ...] = ()
+    """The patients with their truth, in the order of `explained`, where it is known."""
 
     @property
     def preparation(self) -> PreparationConfig:
         return self.predictor.preparation
 
 
-def _write(study: _Evaluation, folder: Path) -> dict[str, Any]:
+def _write(study: _Evaluation, folder: Path, count: Callable[[], None]) -> dict[str, Any]:
     from osteoscope.cohort.baselines import folds_within
     from osteoscope.cohort.grouping import coarsest_groups
     from osteoscope.cohort.subgroups import patient_groups
@@ -168,29 +193,52 @@ def _write(study: _Evaluation, folder: Path) -> dict[str, Any]:
     ]
     localisation = localisation_table(views, threshold=manifest.evidence_threshold)
     cases = list(study.cases.values())
+    truth = _beside_truth(study, by_patient, facts, count) if study.phantoms else None
     metrics = metrics_document(
         facts,
         by_patient=by_patient,
         by_image=by_image,
         localisation=localisation,
-        subgroups=patient_groups(cohort, cases),
+        subgroups={**patient_groups(cohort, cases), **({} if truth is None else {"matrix": truth.groups})},
         coarsest_grouping=coarsest_groups(cohort),
-        baselines=baseline_blocks(
-            cohort,
-            folds_within(cases, cohort.classes, seed=facts.seed),
-            audited=study.audited,
-            model=by_patient,
-            facts=facts,
-            note="Cross-validated within these patients, so at home among them, which the bundle is not.",
-        ),
+        baselines={
+            **baseline_blocks(
+                cohort,
+                folds_within(cases, cohort.classes, seed=facts.seed),
+                audited=study.audited,
+                model=by_patient,
+                facts=facts,
+                note="Cross-validated within these patients, so at home among them, which the bundle is not.",
+            ),
+            **({} if truth is None else truth.baselines),
+        },
         audit=[finding.to_json() for finding in study.audited.settled.open],
         accepted=study.audited.accepted(),
     )
+    if truth is not None:
+        metrics["truth"] = truth.block
     write_text(folder / PREDICTIONS, predictions_csv(by_patient, cohort.slugs, {}))
     write_text(folder / PREDICTIONS_IMAGES, predictions_csv(by_image, cohort.slugs, {"image": names}))
     write_json(folder / METRICS, metrics)
-    _report(study, folder, metrics=metrics, by_patient=by_patient)
+    _report(study, folder, metrics=metrics, by_patient=by_patient, truth=truth)
     return metrics
+
+
+def _beside_truth(
+    study: _Evaluation, by_patient: Predictions, facts: StudyFacts, count: Callable[[], None]
+) -> BesideTruth:
+    from osteoscope.workflow.truth import beside_truth
+
+    return beside_truth(
+        study.phantoms,
+        study.explained,
+        cohort=study.cohort,
+        predictor=study.predictor,
+        model=by_patient,
+        facts=facts,
+        threshold=study.bundle.manifest.evidence_threshold,
+        progress=count,
+    )
 
 
 def _calibrated(study: _Evaluation) -> tuple[Predictions, Predictions, list[str]]:
@@ -216,7 +264,15 @@ def _calibrated(study: _Evaluation) -> tuple[Predictions, Predictions, list[str]
     return by_patient, by_image, [image.image for _, image in rows]
 
 
-def _report(study: _Evaluation, folder: Path, *, metrics: dict[str, Any], by_patient: Predictions) -> None:
+def _report(
+    study: _Evaluation,
+    folder: Path,
+    *,
+    metrics: dict[str, Any],
+    by_patient: Predictions,
+    truth: BesideTruth | None,
+) -> None:
+    from osteoscope.cohort.table import modality_of
     from osteoscope.report import assemble
     from osteoscope.report.content import StudyContent
     from osteoscope.report.study import study_html
@@ -251,6 +307,8 @@ def _report(study: _Evaluation, folder: Path, *, metrics: dict[str, Any], by_pat
         classes=cohort.classes,
         slugs=cohort.slugs,
         metrics=metrics,
+        modality=modality_of(cohort),
+        phantom=assemble.shows_phantoms(cohort),
         model_name=network_name(manifest.network),
         participants=assemble.participants(cohort),
         findings=assemble.findings(study.audited.settled.open),
@@ -268,6 +326,8 @@ def _report(study: _Evaluation, folder: Path, *, metrics: dict[str, Any], by_pat
         cases=links,
         localisation=assemble.localisation_rows(metrics["localisation"]),
         evidence_notes=assemble.evidence_notes(metrics),
+        truth_localisation=assemble.localisation_rows(metrics["truth"]["localisation"] if truth is not None else {}),
+        without_matrix=None if truth is None else truth.pictures(),
         warnings=tuple(warnings),
     )
     write_text(folder / REPORT, study_html(content))

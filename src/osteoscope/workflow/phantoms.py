@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -18,10 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from osteoscope import __version__
 from osteoscope.errors import ConfigError, RunError, StorageError, require
-from osteoscope.storage import write_json, write_text
+from osteoscope.storage import storage_error, write_json, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from osteoscope.phantom.patients import Centre, Label, Patient
@@ -35,6 +36,8 @@ SCHEMA = 1
 """Of `HEADER`; raised when its shape changes."""
 
 HEADER, LABELS, README = "phantom.json", "labels.csv", "README.txt"
+
+_LOCK = ".lock"
 
 MOST_PATIENTS = 100_000
 MOST_PLANES, MOST_PIXELS, MOST_VOXELS = 512, 512, 5_000_000
@@ -133,11 +136,12 @@ def make_phantoms(
     StorageError
         If the folder holds something else or phantoms of other settings, or there is no space; what was there stays.
     RunError
-        If a process is ended from outside, as it is where memory runs out.
+        If another process is making phantoms in the folder, or one is ended from outside, as it is where memory runs
+        out.
     MissingExtraError
-        If scipy or threadpoolctl is not installed.
+        If scipy or filelock is not installed.
     """
-    require("scipy", "threadpoolctl")
+    require("scipy", "filelock")
     from osteoscope.phantom import patients as population
 
     _check_numbers(patients, seed, planes, pixels, processes)
@@ -150,10 +154,13 @@ def make_phantoms(
     _refuse_other(output, recipe)
     _refuse_small_disk(output, recipe, patients)
     drawn = _draw(recipe, patients)
-    missing = _missing(output, drawn)
-    _write_header(output, recipe)
-    _write_missing(missing, output, recipe, processes, _counted(progress, len(drawn) - len(missing), len(drawn)))
-    write_text(output / LABELS, _labels(drawn))
+    with _locked(output):
+        # Another process may have made others here since.
+        _refuse_other(output, recipe)
+        missing = _missing(output, drawn)
+        _write_header(output, recipe)
+        _write_missing(missing, output, recipe, processes, _counted(progress, len(drawn) - len(missing), len(drawn)))
+        write_text(output / LABELS, _labels(drawn))
     return PhantomSummary(
         folder=output, written=len(missing), kept=len(drawn) - len(missing), counts=_counts(drawn, recipe)
     )
@@ -183,18 +190,39 @@ def _chosen(named: Sequence[str], known: tuple[T, ...], what: str) -> tuple[T, .
 
 
 def _header(recipe: _Recipe) -> dict[str, Any]:
-    from osteoscope.phantom.mark import SYNTHETIC
+    from osteoscope.imaging.synthetic import SYNTHETIC
 
     # Tuples are lists once they are read back.
     settings = json.loads(json.dumps(asdict(recipe)))
     return {"schema": SCHEMA, "provenance": "phantom", **settings, "note": SYNTHETIC}
 
 
+@contextlib.contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Hold a folder, making it if need be, so that no second process writes in it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(output / _LOCK)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(
+            "another process is making phantoms in this folder", path=output, remedy=f"wait for it, or {_OTHER}"
+        ) from error
+    except OSError as error:
+        raise storage_error(error, output) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _refuse_other(output: Path, recipe: _Recipe) -> None:
     """Refuse a file, a folder of something else, and phantoms that other settings made."""
     wanted = _header(recipe)
     try:
-        if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        if not output.exists() or (output.is_dir() and all(path.name == _LOCK for path in output.iterdir())):
             return
         header = json.loads((output / HEADER).read_text(encoding="utf-8"))
         found = {name: header[name] for name in wanted}
@@ -242,7 +270,7 @@ def _missing(output: Path, drawn: Sequence[Patient]) -> list[Patient]:
 
 
 def _write_header(output: Path, recipe: _Recipe) -> None:
-    from osteoscope.phantom.mark import SYNTHETIC
+    from osteoscope.imaging.synthetic import SYNTHETIC
     from osteoscope.phantom.write import remove_unfinished
 
     write_json(output / HEADER, _header(recipe))
@@ -303,16 +331,18 @@ def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
 
 
 def _labels(drawn: Sequence[Patient]) -> str:
-    """Write a table with what a department knows of its patients: no more than a hospital's list would say."""
+    """Write a table with what a department knows of its patients, and the places of their images in `IMAGES`."""
     from osteoscope.phantom.dicom import patient_id
+    from osteoscope.phantom.write import SEGMENTATION, SERIES
 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("patient", "label", "age", "sex", "level", "centre"))
+    writer.writerow(("patient", "image", "mask", "label", "age", "sex", "level", "centre"))
     for one in drawn:
         known = one.attributes
         name = patient_id(known, one.seed)
-        writer.writerow((name, one.label, int(known.age), known.sex, known.level, known.centre))
+        image, mask = f"{name}/{SERIES}", f"{name}/{SEGMENTATION}"
+        writer.writerow((name, image, mask, one.label, int(known.age), known.sex, known.level, known.centre))
     return table.getvalue()
 
 

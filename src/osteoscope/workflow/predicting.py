@@ -141,6 +141,7 @@ def predict(
     age: float | None = None,
     sex: Literal["F", "M"] | None = None,
     site: str | None = None,
+    level: str | None = None,
     modality: Literal["CT", "MR"] | None = None,
     research: bool = False,
     threads: int | None = None,
@@ -160,7 +161,7 @@ def predict(
         makes a study of them. What lies in `output` is left aside.
     output
         Where the folders and the summary go; it may hold earlier predictions of the same classes.
-    age, sex, site
+    age, sex, site, level
         Of the patient: in years, and as `osteoscope.cohort.covariates` has them; None where it is not known.
     modality
         Of files that do not say theirs, as NIfTI does not; None to conclude it.
@@ -190,7 +191,7 @@ def predict(
     _refuse_marking(bundle.manifest, bundle_folder)
     table = _Summary(output, bundle.manifest)
     predictor = load_predictor(bundle, threads=threads)
-    question = Question(bundle=bundle, told=Told(age=age, sex=sex, site=site), research=research)
+    question = Question(bundle=bundle, told=Told(age=age, sex=sex, site=site, level=level), research=research)
     say = watch or _silent
     with contextlib.ExitStack() as stack:
         opened, name = _opened(paths, output, modality, stack, say)

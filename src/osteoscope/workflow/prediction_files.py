@@ -17,8 +17,6 @@ import numpy as np
 import osteoscope
 from osteoscope.bundle.format import MANIFEST
 from osteoscope.imaging.nifti import write_nifti
-from osteoscope.imaging.prepare import Square
-from osteoscope.imaging.resampling import spread
 from osteoscope.inference.evidence import evidence_in_patient, evidence_on_image
 from osteoscope.inference.result import (
     BundleUsed,
@@ -30,9 +28,18 @@ from osteoscope.inference.result import (
     StudyPrediction,
 )
 from osteoscope.inference.study import radiograph_pixels
-from osteoscope.report.content import RESEARCH_STAMP
+from osteoscope.report.content import PHANTOM_BANNER, RESEARCH_STAMP
 from osteoscope.report.overlay import evidence_scale, overlay_picture, png_bytes, with_colour_bar
-from osteoscope.report.planes import as_seen, shape_as_seen, sides_of, with_caption, with_sides
+from osteoscope.report.planes import (
+    PHANTOM_MARK,
+    PlaneFrame,
+    as_seen,
+    sides_of,
+    windows_of,
+    with_caption,
+    with_mark,
+    with_sides,
+)
 from osteoscope.storage import sha256_of_file, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -43,16 +50,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
     from osteoscope.bundle.load import Bundle
+    from osteoscope.imaging.prepare import Square
     from osteoscope.inference.scope import Selection, Study
     from osteoscope.inference.study import ExplainedImage, ExplainedPlane, ExplainedStudy, Told
+    from osteoscope.report.planes import ShownWindow
 
 PREDICTION = "prediction.json"
 
 MOST_OVERLAYS = 4
 """Of a study."""
-
-BONE_WINDOW = (-500.0, 1300.0)
-"""In HU: how a CT is shown."""
 
 _NAMES = re.compile(r"(research-)?(overlay-\d+\.png|evidence-[\w-]+\.nii\.gz)")
 """Of the files beside `PREDICTION`."""
@@ -94,7 +100,7 @@ class Question:
         matter = {
             "osteoscope": osteoscope.__version__,
             "bundle": self.bundle_sha256,
-            "told": [told.age, told.sex, told.site],
+            "told": [told.age, told.sex, told.site, *([] if told.level is None else [told.level])],
             "research": self.research,
             "images": sorted(
                 [one.name, one.modality, *(source.sha256 for source in one.image.volume.sources)]
@@ -234,10 +240,9 @@ class _Shown:
         return sum(look.weight for look in self.looks)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns in which it is shown."""
-        geometry = self.image.used.image.volume.geometry
-        return shape_as_seen((geometry.shape[1], geometry.shape[2]), aspect=geometry.aspect)
+    def frame(self) -> PlaneFrame:
+        """From the plane to its picture."""
+        return PlaneFrame.of(self.image.used.image.volume.geometry)
 
     def evidence(self) -> NDArray[np.float32]:
         """Lay the evidence on the pixels that are shown: (classes, rows, columns).
@@ -247,40 +252,28 @@ class _Shown:
         """
         if self.image.plan is not None:
             (look,) = self.looks
-            _, rows, columns = self.image.used.image.volume.geometry.shape
-            cells = np.prod(look.evidence.shape[1:])
-            carried = (spread(values * cells, look.rectangle, (rows, columns)) for values in look.evidence)
-            return np.stack([as_seen(values, self.shape) for values in carried])
+            return self.frame.evidence(look.evidence, look.rectangle)
         squares = self.squares()
-        joined = evidence_on_image(np.stack([look.evidence for look in self.looks]), squares, self.shape)
+        joined = evidence_on_image(np.stack([look.evidence for look in self.looks]), squares, self.frame.seen)
         return joined * np.float32(squares[0].side ** 2)
 
     def squares(self) -> list[Square]:
         """Give what was read, in the pixels that are shown."""
-        _, rows, columns = self.image.used.image.volume.geometry.shape
-        down, across = self.shape[0] / rows, self.shape[1] / columns
-        return [
-            Square(left=look.rectangle.left * across, top=look.rectangle.top * down, side=look.rectangle.width * across)
-            for look in self.looks
-        ]
+        return [self.frame.square(look.rectangle) for look in self.looks]
 
     @property
-    def window(self) -> tuple[float, float] | None:
+    def window(self) -> ShownWindow | None:
         """The values that become black and white; None for a radiograph, which is shown as it was read."""
         if self.image.plan is None:
             return None
-        return BONE_WINDOW if self.image.used.image.volume.modality == "CT" else self.image.plan.windows[0]
+        return windows_of(self.image.used.image.volume.modality, self.image.plan.windows)[0]
 
     def pixels(self) -> NDArray[np.float32]:
         """Decode the plane as it is shown: (rows, columns) in 0..1."""
         image = self.image.used.image
         if self.window is None:
-            return as_seen(radiograph_pixels(image), self.shape)
-        low, high = self.window
-        values = np.nan_to_num(image.volume.read([self.plane])[0], nan=low)
-        # A window without any width shows no contrast.
-        grey = (values - low) / (high - low) if high > low else np.zeros_like(values)
-        return as_seen(np.clip(grey, 0, 1).astype(np.float32), self.shape)
+            return as_seen(radiograph_pixels(image), self.frame.seen)
+        return self.frame.pixels(image.volume.read([self.plane])[0], self.window)
 
 
 def _planes_shown(explained: ExplainedStudy) -> Iterator[_Shown]:
@@ -311,21 +304,24 @@ def _drawn(shown: _Shown, chosen: int, scale: float) -> Picture:
     picture = overlay_picture(
         shown.pixels(), shown.evidence()[chosen], scale=scale, square=squares[0], found=squares[1:]
     )
-    sides = sides_of(shown.image.used.image.volume.geometry)
-    return with_colour_bar(picture if sides is None else with_sides(picture, sides), scale=scale)
+    image = shown.image.used.image
+    sides = sides_of(image.volume.geometry)
+    if sides is not None:
+        picture = with_sides(picture, sides)
+    return with_colour_bar(with_mark(picture, PHANTOM_MARK) if image.phantom else picture, scale=scale)
 
 
 def _caption(shown: _Shown, question: Question, study: Study, what: str) -> list[str]:
     volume = shown.image.used.image.volume
     number = f"plane {shown.plane + 1} of {volume.geometry.shape[0]}" if shown.image.plan is not None else ""
     kind = " ".join(filter(None, (volume.modality, volume.geometry.plane_name)))
-    unit = " HU" if volume.modality == "CT" else ""
-    window = "" if shown.window is None else f"window {shown.window[0]:.4g} to {shown.window[1]:.4g}{unit}"
+    window = "" if shown.window is None else shown.window.text(volume.modality)
     facts = (kind, number, window, f"weight {shown.weight:.0%}".replace("%", " %"))
     stamp = f"{RESEARCH_STAMP} {_FOR_RESEARCH}" if question.research else RESEARCH_STAMP
     return [
         what,
         ", ".join(filter(None, facts)),
         f"study {study.name}, image {shown.image.used.name}",
+        *([PHANTOM_BANNER] if shown.image.used.image.phantom else []),
         stamp,
     ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from osteoscope.errors import BundleError, CohortError, ConfigError, StorageError, require
 from osteoscope.workflow.study import check_lesions
-from osteoscope.workflow.unseen import check_classes, check_unseen
+from osteoscope.workflow.unseen import check_classes, check_images, check_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -103,6 +103,7 @@ def recalibrate(
     cohort = read_cohort(cohort_folder, images=images)
     raise_if_blocked(find_leaks(cohort))
     check_classes(bundle, cohort)
+    check_images(bundle, cohort)
     check_unseen(bundle, cohort)
     cases = cases_of(cohort)
     check_lesions(cases, bundle.manifest.preparation.annotation)

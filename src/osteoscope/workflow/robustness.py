@@ -9,7 +9,7 @@ import numpy as np
 
 from osteoscope.errors import ConfigError, require
 from osteoscope.workflow.study import REPORT, check_lesions
-from osteoscope.workflow.unseen import check_classes, check_unseen
+from osteoscope.workflow.unseen import check_classes, check_images, check_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,8 +71,8 @@ def sweep_robustness(
     Raises
     ------
     OsteoscopeError
-        If a disturbance does not exist, the bundle is damaged, the cohort does not fit or was seen, or an output cannot
-        be written.
+        If a disturbance does not exist, the bundle is damaged or none for radiographs, the cohort does not fit or was
+        seen, or an output cannot be written.
     """
     require("pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "jinja2")
     from osteoscope.bundle.load import load_bundle
@@ -87,9 +87,11 @@ def sweep_robustness(
     refuse_existing(output, kind="a robustness sweep", marker=ROBUSTNESS, others=frozenset({REPORT}))
     names = _checked_names(disturbances)
     bundle = load_bundle(bundle_folder)
+    _refuse_scans(bundle)
     cohort = read_cohort(cohort_folder, images=images)
     raise_if_blocked(find_leaks(cohort))
     check_classes(bundle, cohort)
+    check_images(bundle, cohort)
     check_unseen(bundle, cohort)
     cases = cases_of(cohort)
     check_lesions(cases, bundle.manifest.preparation.annotation)
@@ -117,6 +119,16 @@ def _checked_names(disturbances: Sequence[str]) -> tuple[str, ...]:
             f"there is no disturbance {', '.join(strange)}", remedy=f"choose from {', '.join(DISTURBANCES)}"
         )
     return tuple(name for name in DISTURBANCES if not disturbances or name in disturbances)
+
+
+def _refuse_scans(bundle: Bundle) -> None:
+    if bundle.manifest.preparation.volume is not None:
+        raise ConfigError(
+            f"expected a bundle that reads radiographs, found one for {' and '.join(bundle.manifest.modalities)}: the "
+            "disturbances are those of a radiograph",
+            path=bundle.folder,
+            remedy="measure it with osteoscope evaluate, on a cohort of each site or scanner",
+        )
 
 
 def _conditions(names: Sequence[str]) -> list[Condition]:

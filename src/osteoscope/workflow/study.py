@@ -112,7 +112,7 @@ def baseline_blocks(
     folds
         In which the baselines are predicted; None where there are too few patients for any.
     audited
-        Knows what the images' borders look like.
+        Knows what the images' borders look like, or how scans were acquired.
     model
         The network's predictions by patient.
     facts
@@ -131,7 +131,7 @@ def baseline_blocks(
         return {"baselines": {"reason": "a class has fewer than two patients, too few to fit anything on"}}
     blocks: dict[str, dict[str, Any]] = {}
     label_of = dict(zip(model.patients, model.labels.tolist(), strict=True))
-    for baseline in baselines(cohort, folds, borders=audited.audit.borders):
+    for baseline in baselines(cohort, folds, features=audited.audit.features):
         if baseline.probabilities is None:
             blocks[baseline.name] = {"reason": baseline.reason}
             continue
@@ -201,12 +201,11 @@ def write_case_pages(
             prior=prior,
             verdict=int(predictions.verdicts[row]),
             made_by=made_by,
-            second_look=preparation.second_look,
+            preparation=preparation,
             study_href=f"../{REPORT}",
         )
         page = f"{CASES_FOLDER}/{patient}.html"
         write_text(output / page, case_html(content))
-        strongest = int(np.argmax([image.weight for image in content.images]))
         links.append(
             CaseLink(
                 patient=patient,
@@ -214,7 +213,7 @@ def write_case_pages(
                 probabilities=content.probabilities,
                 verdict=verdict_name(int(predictions.verdicts[row]), classes),
                 href=page,
-                thumbnail=thumbnail_png(content.images[strongest].pixels),
+                thumbnail=thumbnail_png(content.portrait),
             )
         )
     return tuple(links)
@@ -350,6 +349,25 @@ def check_lesions(cases: Sequence[Case], roi: RegionOfInterest) -> None:
         )
 
 
+def check_modality(cohort: Cohort, preparation: PreparationConfig) -> None:
+    """Refuse images that the settings do not read.
+
+    Raises
+    ------
+    CohortError
+        If the cohort holds several modalities, phantoms beside others, or images of another kind than are read.
+    """
+    from osteoscope.cohort.table import modality_of
+
+    found = modality_of(cohort)
+    read = ("radiograph",) if preparation.volume is None else ("CT", "MR")
+    if found not in read:
+        raise CohortError(
+            f"the settings (preparation.volume) are for {' and '.join(read)} images, the cohort holds {found} images",
+            remedy="leave --config out, so that the settings follow the cohort, or take another cohort",
+        )
+
+
 def network_name(network: NetworkConfig) -> str:
     """Say in a few words what a network is."""
     trunk = "DenseNet-" + network.trunk.removeprefix("densenet").lstrip("-")
@@ -365,10 +383,11 @@ def network_name(network: NetworkConfig) -> str:
 
 
 def flat_settings(**groups: Any) -> dict[str, object]:
-    """Lay models out as ``group.field`` to value."""
+    """Lay models out as ``group.field`` to value; where CT or MR is read, without what is of radiographs alone."""
     flat: dict[str, object] = {}
     for group, model in groups.items():
-        for name, value in model.model_dump(mode="json").items():
+        of_scans = group == "preparation" and model.volume is not None
+        for name, value in model.model_dump(mode="json", include={"volume"} if of_scans else None).items():
             if isinstance(value, dict):
                 flat.update({f"{name}.{inner}": item for inner, item in value.items()})
             else:
@@ -383,6 +402,11 @@ def study_warnings(cohort: Cohort, preparation: PreparationConfig) -> tuple[str,
         warnings.append(
             "Patients were guessed, since the source gives no identifiers: two guessed patients may be one person, "
             "which makes figures look better and intervals narrower than they are."
+        )
+    if preparation.volume is not None and len(cohort.auxiliary_rows):
+        warnings.append(
+            f"{len(cohort.auxiliary_rows)} scans outside of the classes were left aside: of CT and MR, those of the "
+            "classes alone teach."
         )
     if preparation.annotation != "none":
         warnings.append(

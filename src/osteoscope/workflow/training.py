@@ -22,6 +22,7 @@ from osteoscope.workflow.study import (
     audit_or_stop,
     baseline_blocks,
     check_lesions,
+    check_modality,
     compare_with,
     flat_settings,
     network_name,
@@ -71,8 +72,8 @@ def training_config(
     Parameters
     ----------
     cohort_folder
-        Of the cohort: where lesions are annotated in it, a network that reads whole images learns to find them, and
-        looks at what it finds again.
+        Of the cohort. Its modality decides how images are read; where lesions are annotated in radiographs, a network
+        that reads whole images learns to find them, and looks at what it finds again.
     file
         All settings, as TOML; nothing else may then be given.
     preset, network, covariates, seed, folds, split
@@ -87,7 +88,8 @@ def training_config(
     Raises
     ------
     ConfigError, CohortError
-        If the file or the cohort cannot be read, or a file and something else are given.
+        If the file or the cohort cannot be read or holds images of several modalities, or a file and something else
+        are given.
     """
     from osteoscope.config import preset_config, read_config
 
@@ -102,11 +104,14 @@ def training_config(
             )
         return read_config(file)
     require("pandas", "pyarrow")
-    from osteoscope.cohort.table import read_cohort
+    from osteoscope.cohort.table import modality_of, read_cohort
 
-    annotated = bool((read_cohort(cohort_folder, images=images).frame["lesions"] != "[]").any())
+    cohort = read_cohort(cohort_folder, images=images)
+    modality = modality_of(cohort)
+    annotated = modality == "radiograph" and bool((cohort.frame["lesions"] != "[]").any())
     return preset_config(
         preset or "standard",
+        modality=modality,
         network=network or "optimised",
         roi=roi or "none",
         second_look=annotated and roi in {None, "none"},
@@ -161,7 +166,7 @@ def train(
         If the cohort cannot carry it, the folder holds something else, or an output cannot be written.
     """
     require("pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "jinja2", "filelock", "safetensors", "torch")
-    require("monai", "lightning_fabric", "onnx", "onnxscript", "threadpoolctl")
+    require("monai", "lightning_fabric", "onnx", "onnxscript")
     from osteoscope.cohort.split import proof
     from osteoscope.cohort.table import cases as cases_of
     from osteoscope.cohort.table import read_cohort
@@ -173,6 +178,7 @@ def train(
     from osteoscope.training.run_folder import claim, finish, library_versions, locked
 
     cohort = read_cohort(cohort_folder, images=images)
+    check_modality(cohort, config.preparation)
     settings = config.training
     watcher.stage("auditing the cohort")
     audited = audit_or_stop(cohort, roi=config.preparation.annotation, folds=settings.folds, accept=accept)
@@ -282,11 +288,11 @@ def _start(config: Config, weights: Path | None) -> Start | None:
 
 
 def _teachers(cohort: Cohort, audited: AuditedCohort, config: Config) -> list[Auxiliary]:
-    """Choose the auxiliary images to learn from; none where the settings leave that out."""
+    """Choose the auxiliary images to learn from; none where the settings leave that out, and none of CT or MR."""
     from osteoscope.cohort.table import auxiliary
     from osteoscope.training.auxiliary import teachers
 
-    if config.auxiliary.looks == 0:
+    if config.auxiliary.looks == 0 or config.preparation.volume is not None:
         return []
     needs_lesion = config.preparation.roi != "none"
     return teachers(auxiliary(cohort), twins=audited.audit.auxiliary_twins, needs_lesion=needs_lesion)
@@ -420,6 +426,7 @@ def _report_run(
     study: _RunStudy, output: Path, *, metrics: dict[str, Any], by_patient: Predictions, besides: tuple[Beside, ...]
 ) -> None:
     """Write the pages of the cases, and the report that links to them."""
+    from osteoscope.cohort.table import modality_of
     from osteoscope.report import assemble
     from osteoscope.report.content import StudyContent
     from osteoscope.report.study import study_html
@@ -446,6 +453,8 @@ def _report_run(
         classes=cohort.classes,
         slugs=cohort.slugs,
         metrics=metrics,
+        modality=modality_of(cohort),
+        phantom=assemble.shows_phantoms(cohort),
         model_name=network_name(config.network),
         beside=besides,
         history=_history(study.outcomes),

@@ -1,4 +1,4 @@
-"""Whether a cohort may be put before a bundle: of the same classes, and of patients that the bundle never saw."""
+"""Whether a cohort may be put before a bundle: of its classes and images, and of patients that it never saw."""
 
 from __future__ import annotations
 
@@ -25,6 +25,33 @@ def check_classes(bundle: Bundle, cohort: Cohort) -> None:
             f"the cohort has {', '.join(cohort.classes)}",
             remedy="make the cohort with the bundle's classes, in the same order",
         )
+
+
+def check_images(bundle: Bundle, cohort: Cohort) -> None:
+    """Refuse images that the bundle does not read: of another modality, or phantoms where it learnt from none.
+
+    Raises
+    ------
+    CohortError
+        If the cohort holds such images, several modalities, or phantoms beside others.
+    """
+    from osteoscope.cohort.table import modality_of
+
+    manifest, found = bundle.manifest, modality_of(cohort)
+    if found not in manifest.modalities:
+        raise CohortError(
+            f"the bundle reads {' and '.join(manifest.modalities)} images, the cohort holds {found} images",
+            remedy="take a bundle that was trained on such images",
+        )
+    shown = "phantom" if bool(cohort.frame["phantom"].fillna(False).all()) else "clinical"
+    if shown != manifest.provenance:
+        raise CohortError(
+            f"the bundle learnt from {_SHOWN[manifest.provenance]}, the cohort holds {_SHOWN[shown]}",
+            remedy="take a bundle and a cohort of the same kind: of the other it can say nothing",
+        )
+
+
+_SHOWN = {"phantom": "phantoms, on which nobody is", "clinical": "images of patients"}
 
 
 def check_unseen(bundle: Bundle, cohort: Cohort) -> None:
