@@ -367,7 +367,7 @@ def _for_volumes(preset: Preset, network: NetworkConfig, *, seed: int, folds: in
     )
     if preset == "quick":
         # A few hundred steps from random weights are too few for a large trunk, and a small one takes a larger rate.
-        network = network.model_copy(update={"trunk": "densenet-tiny", "width": 64, "heads": 4})
+        network = network.model_copy(update={"trunk": "densenet-tiny", "width": 64, "heads": 4, "focus": True})
         training = training.model_copy(update={"learning_rate": 4e-3, "averaging": 0.95})
     return Config(
         preparation=PreparationConfig(volume=volume),

@@ -61,14 +61,14 @@ def test_a_run_stands_beside_what_needs_no_network(run_folder: Path) -> None:
         "clinical: age, sex",
         "clinical: age, sex, site",
         "picture geometry",
-        "plain DenseNet-121",
+        "plain DenseNet-tiny",
     ]
     assert baselines["majority"]["auc"]["value"] == 0.5
     # Every second patient of the made-up cohort is female, as every second is of the first class.
     assert baselines["clinical: age, sex"]["auc"]["value"] == 1.0
     difference = baselines["majority"]["auc_difference"]["value"]
     assert difference == pytest.approx(metrics["patient"]["auc"]["value"] - 0.5)
-    assert "--network plain" in baselines["plain DenseNet-121"]["reason"]
+    assert "--network plain" in baselines["plain DenseNet-tiny"]["reason"]
     report = (run_folder / "report.html").read_text(encoding="utf-8")
     assert "picture geometry" in report
     assert "not trained" in report

@@ -23,7 +23,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all of it; one that is there goes on.")] = (
         Path("osteoscope-demo")
     ),
-    patients: Annotated[int, typer.Option(min=20, max=10_000, help="To learn from, of simulated sites A and B.")] = 48,
+    patients: Annotated[int, typer.Option(min=20, max=10_000, help="To learn from, of simulated sites A and B.")] = 72,
     held_out: Annotated[int, typer.Option(min=20, max=10_000, help="To judge on, of simulated site C.")] = 24,
     preset: Annotated[Literal["quick", "standard", "full"], typer.Option(help="How long is learnt.")] = "quick",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 2, help="Of the patients and of the training.")] = 0,

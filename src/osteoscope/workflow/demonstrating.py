@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from osteoscope.config import Config, Preset
+    from osteoscope.config import Config, Covariate, Preset
     from osteoscope.training.crossval import RunWatcher
     from osteoscope.workflow.cohorts import AuditSummary
     from osteoscope.workflow.study import StudySummary
@@ -30,6 +30,7 @@ LEAST_PATIENTS = 20
 
 _SOURCE = "phantom"
 _FOLDS = 3
+_COVARIATES: tuple[Covariate, ...] = ("age", "sex", "level")
 _PLANES, _PIXELS = 40, 192
 
 
@@ -87,7 +88,7 @@ def demo(
     output: Path,
     *,
     watcher: DemoWatcher,
-    patients: int = 48,
+    patients: int = 72,
     held_out: int = 24,
     seed: int = 0,
     preset: Preset = "quick",
@@ -130,7 +131,7 @@ def demo(
     other = _cohort_of(held, output / "cohort-site-c", held_out, HELD_OUT_SITES, seed=seed + 1, watcher=watcher)
     with watcher.counted("auditing") as progress:
         audited = audit_cohort(cohort.folder, folds=_FOLDS, progress=progress)
-    config = training_config(cohort.folder, preset=preset, folds=_FOLDS, seed=seed)
+    config = training_config(cohort.folder, preset=preset, covariates=_COVARIATES, folds=_FOLDS, seed=seed)
     with watcher.training(config) as run_watcher:
         run = train(cohort.folder, output / "run", config=config, watcher=run_watcher, threads=threads)
     with watcher.counted("judging patients of the site that was held out") as progress:

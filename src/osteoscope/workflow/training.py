@@ -406,8 +406,6 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
 
 def _networks_beside(study: _RunStudy, besides: Sequence[Beside]) -> dict[str, dict[str, Any]]:
     """Give the networks that stand beside this one, and say of the plain one how it could."""
-    from osteoscope.config import preset_config
-
     named = {
         beside.name: {
             **{name: figure for name, figure in beside.metrics["patient"].items() if name not in _LONG},
@@ -415,8 +413,9 @@ def _networks_beside(study: _RunStudy, besides: Sequence[Beside]) -> dict[str, d
         }
         for beside in besides
     }
-    plain = network_name(preset_config("standard", network="plain").network)
-    if plain == network_name(study.config.network) or any(name.startswith(plain) for name in named):
+    network = study.config.network
+    plain = network_name(network.model_copy(update={"multiscale": False, "attention": False, "matched": False}))
+    if plain == network_name(network) or any(name.startswith(plain) for name in named):
         return named
     how = "not trained; train it with --network plain, and name its folder with --beside"
     return {**named, plain: {"reason": how}}
