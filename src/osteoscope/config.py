@@ -153,7 +153,8 @@ class NetworkConfig(_Settings):
     matched: bool = False
     """Spend as many parameters as the parts that are switched off would hold on position-wise convolutions."""
     focus: bool = False
-    """Let each position of a plane speak as much as it is likely to be lesion, beside the others of that plane."""
+    """Let each position of a plane speak as much as it is likely to be lesion, beside the others of that plane, which
+    takes annotated lesions to learn from."""
     pooling: Literal["gated", "mean"] = "gated"
     """How a patient's planes are pooled."""
     width: Annotated[int, Field(ge=8, le=1024)] = 384
@@ -297,6 +298,7 @@ def preset_config(
     network: NetworkName = "optimised",
     roi: RegionOfInterest = "none",
     second_look: bool = False,
+    focus: bool = False,
     covariates: tuple[Covariate, ...] = (),
     pretrained: str | None = None,
     seed: int = 0,
@@ -314,6 +316,8 @@ def preset_config(
     network
         ``optimised``; ``plain``, the trunk with average pooling and nothing else; or ``matched``, the plain trunk
         with as many parameters as the optimised one.
+    focus
+        As in `NetworkConfig`; of the optimised network alone.
     roi, second_look, covariates, pretrained, seed, folds, split
         As in `PreparationConfig`, `NetworkConfig` and `TrainingConfig`.
 
@@ -327,7 +331,9 @@ def preset_config(
         "plain": NetworkConfig(multiscale=False, attention=False, pooling="mean"),
         "matched": NetworkConfig(multiscale=False, attention=False, matched=True),
     }
-    chosen = parts[network].model_copy(update={"covariates": covariates, "pretrained": pretrained})
+    chosen = parts[network].model_copy(
+        update={"covariates": covariates, "pretrained": pretrained, "focus": focus and network == "optimised"}
+    )
     if modality != "radiograph":
         if roi != "none" or second_look:
             raise ConfigError(f"of {modality} the body is read, so --roi {roi} cannot be", remedy="leave --roi out")
@@ -367,7 +373,7 @@ def _for_volumes(preset: Preset, network: NetworkConfig, *, seed: int, folds: in
     )
     if preset == "quick":
         # A few hundred steps from random weights are too few for a large trunk, and a small one takes a larger rate.
-        network = network.model_copy(update={"trunk": "densenet-tiny", "width": 64, "heads": 4, "focus": True})
+        network = network.model_copy(update={"trunk": "densenet-tiny", "width": 64, "heads": 4})
         training = training.model_copy(update={"learning_rate": 4e-3, "averaging": 0.95})
     return Config(
         preparation=PreparationConfig(volume=volume),

@@ -144,6 +144,10 @@ def test_the_settings_follow_the_modality(cohort: Path, cohort_folder: Path) -> 
     assert chosen.preparation.volume is not None
     assert (chosen.preparation.roi, chosen.preparation.second_look) == ("none", False)
     assert chosen.auxiliary.looks == chosen.training.rehearsal == 0
+    # The masks teach where lesions are; nothing does in the radiographs that are not annotated.
+    assert chosen.network.focus
+    assert not workflow.training_config(cohort, network="plain").network.focus
+    assert not workflow.training_config(cohort_folder).network.focus
     assert workflow.training_config(cohort_folder, preset="quick").preparation.volume is None
     with pytest.raises(ConfigError, match="--roi box"):
         workflow.training_config(cohort, roi="box")

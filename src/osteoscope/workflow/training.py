@@ -73,7 +73,8 @@ def training_config(
     ----------
     cohort_folder
         Of the cohort. Its modality decides how images are read; where lesions are annotated in radiographs, a network
-        that reads whole images learns to find them, and looks at what it finds again.
+        that reads whole images learns to find them, and looks at what it finds again; where they are outlined in scans,
+        it lets the places that it holds to be lesion speak louder.
     file
         All settings, as TOML; nothing else may then be given.
     preset, network, covariates, seed, folds, split
@@ -108,13 +109,16 @@ def training_config(
 
     cohort = read_cohort(cohort_folder, images=images)
     modality = modality_of(cohort)
-    annotated = modality == "radiograph" and bool((cohort.frame["lesions"] != "[]").any())
+    of_scans = modality != "radiograph"
+    annotated = bool((cohort.frame["mask"].notna() if of_scans else cohort.frame["lesions"] != "[]").any())
     return preset_config(
         preset or "standard",
         modality=modality,
         network=network or "optimised",
         roi=roi or "none",
-        second_look=annotated and roi in {None, "none"},
+        second_look=annotated and not of_scans and roi in {None, "none"},
+        # Measured for scans alone, where it brings the evidence to the lesion.
+        focus=annotated and of_scans,
         covariates=tuple(covariates),
         pretrained=None if weights is None else sha256_of_input(weights),
         seed=seed or 0,
