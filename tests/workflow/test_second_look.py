@@ -118,8 +118,9 @@ def test_regions_lie_in_their_image_and_alone_decide(run: Path) -> None:
             assert first["weight"] == (0 if regions else 1)
             assert sum(look["weight"] for look in (first, *regions)) == pytest.approx(1, abs=1e-5)
             assert first["likelihood"] is None
-            assert first["square"] == [0, 0, SIDE]
-            for left, top, side in (region["square"] for region in regions):
+            assert first["rectangle"] == [0, 0, SIDE, SIDE]
+            for left, top, side, high in (region["rectangle"] for region in regions):
+                assert side == high
                 assert side <= SIDE
                 assert left < SIDE
                 assert top < SIDE

@@ -111,6 +111,7 @@ def test_the_bundle_says_what_it_was_trained_on(run: Path) -> None:
     assert manifest.members[0].covariates["levels"] == ["lumbar", "thoracic"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_predictions(
     run: Path, cohort: Path, tmp_path: Path
 ) -> None:

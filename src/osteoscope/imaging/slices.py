@@ -11,10 +11,11 @@ Whether regions of lesions are given is a setting of a whole cohort, never of a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from osteoscope.errors import InputError
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
@@ -159,7 +160,7 @@ def cut_slices(volume: Volume, plan: SlicePlan, which: Sequence[int] | None = No
     """
     stacks = [plan.stacks[place] for place in (range(len(plan.planes)) if which is None else which)]
     # The products are small: shared out to several threads they take many times as long.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with _threads().limit(limits=1, user_api="blas"):
         shown = {plane: _shown(volume, plane, plan) for plane in sorted({plane for stack in stacks for plane in stack})}
     return np.stack([np.concatenate([shown[plane] for plane in stack]) for stack in stacks])
 
@@ -246,6 +247,12 @@ def radiograph_grey(volume: Volume) -> NDArray[np.float32]:
     rows, columns = plane.shape
     whole = Rectangle(left=0, top=0, width=columns, height=rows)
     return resample_rectangle(grey, whole, (max(1, round(rows * volume.geometry.aspect)), columns), fill=0)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """Find the matrix library's threads, once: an interrupt that comes while they are looked for would be lost."""
+    return ThreadpoolController()
 
 
 def _known_place(volume: Volume) -> tuple[tuple[float, float, float], NDArray[np.float64]]:
