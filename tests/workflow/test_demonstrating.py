@@ -73,6 +73,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_demonstration_goes_from_nothing_to_pages_and_goes_on_where_it_stood(tmp_path: Path) -> None:
     noted = Noted()
     made = workflow.demo(tmp_path / "demo", watcher=noted, patients=20, held_out=20)
