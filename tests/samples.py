@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 CLASSES = ("osteosarcoma", "giant cell tumor")
 SIDE = 96
 
+HEEDING_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+"""Code for a process that is to be interrupted, since shells have what runs in the background ignore that."""
+
 
 def lesion_picture(*, bright: bool, seed: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
     """Draw noise with one round lesion, bright or dark: (SIDE, SIDE) uint8 and the lesion's box."""

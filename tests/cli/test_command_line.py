@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from samples import write_table_cohort
+from samples import HEEDING_INTERRUPTS, write_table_cohort
 
 import osteoscope
 from osteoscope.cli.terminal import study_lines
@@ -190,7 +190,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_exits_with_130(
 ) -> None:
     long = tiny_config.model_copy(update={"training": tiny_config.training.model_copy(update={"epochs": 10_000})})
     (tmp_path / "config.toml").write_text(long.to_toml())
-    code = "from osteoscope.cli.main import main; main()"
+    code = f"{HEEDING_INTERRUPTS}from osteoscope.cli.main import main; main()"
     arguments: list[str | Path] = [
         "train",
         cohort_folder,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from dicom_files import write_series
+from samples import HEEDING_INTERRUPTS
 from typer.testing import CliRunner
 
 from osteoscope.cli.main import app
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCAN = np.random.default_rng(0).integers(1000, 1100, (4, 40, 48), dtype=np.uint16)
-COMMAND = [sys.executable, "-c", "from osteoscope.cli.main import main; main()", "predict"]
+COMMAND = [sys.executable, "-c", f"{HEEDING_INTERRUPTS}from osteoscope.cli.main import main; main()", "predict"]
 
 
 def ct(folder: Path, name: str) -> Path:
