@@ -4,8 +4,8 @@ Trained by cross-validation on patients of simulated sites A and B, the bundle i
 
 - ``share_of_way``: of the way from the AUC of clinical data alone to that of the exact likelihood ratio, what the
   network's AUC covers; asked is 0.8;
-- ``maps_above_controls``: how many of the control maps find the discriminative voxels less well than the evidence does,
-  by average precision; asked is all of them, 3;
+- ``maps_above_controls``: how many of the control maps have less of their energy in the discriminative voxels than the
+  evidence has, with a paired interval that excludes zero; asked is all of them, 3;
 - ``counterfactual_share``: of the mineralised osteosarcomas, those whose p(osteosarcoma) is lower once the matrix is
   taken out; asked is 0.9.
 
@@ -32,7 +32,17 @@ SEED = 1
 def figures(made: workflow.DemoSummary, minutes: float) -> dict[str, Any]:
     """Take the figures that the issue asks for from an evaluation with truth."""
     metrics = made.evaluation.metrics
-    return {"minutes": minutes, "auc": metrics["patient"]["auc"], "truth": metrics["truth"]}
+    truth = metrics["truth"]
+    maps = (row for row in truth["localisation"].values() if isinstance(row, dict))
+    differences = [row["energy_difference"] for row in maps if "energy_difference" in row]
+    return {
+        "share_of_way": truth["bayes"]["way_covered"]["value"],
+        "maps_above_controls": sum(difference["low"] > 0 for difference in differences),
+        "counterfactual_share": truth["counterfactual"]["fallen"]["value"],
+        "minutes": minutes,
+        "auc": metrics["patient"]["auc"],
+        "truth": truth,
+    }
 
 
 def main() -> None:

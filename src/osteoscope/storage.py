@@ -12,10 +12,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osteoscope.errors import InputError, StorageError
+from osteoscope.errors import InputError, OsteoscopeError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+LOCK = ".lock"
+"""The file in a folder by which a process holds it."""
 
 _REMEDIES = {
     errno.ENOSPC: "free some space, or choose another folder, and run the same command again",
@@ -104,6 +107,41 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def folder_locked(folder: Path, *, otherwise: OsteoscopeError) -> Iterator[None]:
+    """Hold a folder, making it if need be, so that no second process writes in it; its file `LOCK` stays.
+
+    Parameters
+    ----------
+    folder
+        To hold.
+    otherwise
+        What is raised where another process holds it.
+
+    Raises
+    ------
+    OsteoscopeError
+        `otherwise`.
+    StorageError
+        If the operating system refuses.
+    """
+    # Not of the base install.
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise otherwise from error
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _replace_folder(source: Path, target: Path) -> None:

@@ -15,6 +15,10 @@ _ROUNDING = 1e-3
 """Of a pixel, so that the rounding of an affine to float32, as in a NIfTI, does not decide what lies outside."""
 
 
+_COVERED = 0.5
+"""Share of a pixel from which on it is marked."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rectangle:
     """A part of a plane, which may reach beyond it, in pixel-edge coordinates as in `osteoscope.imaging.prepare`."""
@@ -47,6 +51,12 @@ def resample_rectangle(
     by_column = _triangles(plane.shape[1], shape[1], rectangle.left, rectangle.width)
     inside = np.logical_and.outer(by_row.any(axis=1), by_column.any(axis=1))
     return np.asarray(np.where(inside, by_row @ plane @ by_column.T, fill), dtype=np.float32)
+
+
+def resample_mask(marked: NDArray[np.bool_], rectangle: Rectangle, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Resample a rectangle of a plane of a mask, ``(rows, columns)``: True where at least half of a pixel is marked."""
+    covered: NDArray[np.bool_] = resample_rectangle(marked.astype(np.float32), rectangle, shape, fill=0) >= _COVERED
+    return covered
 
 
 def spread(values: NDArray[np.float32], rectangle: Rectangle, shape: tuple[int, int]) -> NDArray[np.float32]:

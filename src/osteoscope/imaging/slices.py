@@ -165,6 +165,17 @@ def cut_slices(volume: Volume, plan: SlicePlan, which: Sequence[int] | None = No
     return np.stack([np.concatenate([shown[plane] for plane in stack]) for stack in stacks])
 
 
+def without_neighbours(planes: NDArray[np.float32], plan: SlicePlan) -> NDArray[np.float32]:
+    """Show planes that were cut as pictures of themselves: ``(…, channels, size, size)`` to ``(…, size, size)``.
+
+    Of the channels, those of the plane itself are taken, and of these the mean over its windows.
+    """
+    windows = len(plan.windows)
+    first = len(plan.stacks[0]) // 2 * windows
+    mean: NDArray[np.float32] = planes[..., first : first + windows, :, :].mean(axis=-3)
+    return mean
+
+
 def on_volume(maps: NDArray[np.float32], plan: SlicePlan, geometry: Geometry) -> Iterator[NDArray[np.float32]]:
     """Carry maps of the planes to the volume, plane by plane, as `osteoscope.imaging.nifti.write_nifti` takes them.
 

@@ -10,8 +10,8 @@ import numpy as np
 from osteoscope.evaluation.found import LesionView
 from osteoscope.imaging.masks import read_mask
 from osteoscope.imaging.prepare import Lesion, Square, lesion_on_plane, outline_mask, square_on_plane
-from osteoscope.imaging.resampling import Rectangle, resample_rectangle
-from osteoscope.imaging.slices import cut_slices
+from osteoscope.imaging.resampling import Rectangle, resample_mask, resample_rectangle
+from osteoscope.imaging.slices import cut_slices, without_neighbours
 from osteoscope.inference.evidence import evidence_on_image, on_pixels
 from osteoscope.inference.predict import prepare_case
 from osteoscope.inference.scans import PreparedScans
@@ -23,12 +23,8 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.table import Case
     from osteoscope.config import PreparationConfig
-    from osteoscope.imaging.slices import SlicePlan
     from osteoscope.inference.predict import PreparedCase
     from osteoscope.inference.prediction import ExplainedCase
-
-_COVERED = 0.5
-"""Share of a pixel from which on it is of the lesion."""
 
 _FINEST = 128
 """Rows and columns in which planes of CT and MR are compared, at most: all of a study's are in memory together, and the
@@ -120,10 +116,10 @@ def _views_of_scans(
         lesions = explained.lesions[explained.first_looks_at(place)]
         for number, look in enumerate(explained.prediction.images[place].looks):
             read = look.read_rectangle()
-            mask = resample_rectangle(marked[look.plane].astype(np.float32), read, grid, fill=0) >= _COVERED
+            mask = resample_mask(marked[look.plane], read, grid)
             if not mask.any():
                 continue
-            itself = _itself(cut_slices(volume, plan, [number])[0], plan)
+            itself = without_neighbours(cut_slices(volume, plan, [number])[0], plan)
             yield LesionView(
                 patient=about.patient,
                 label=about.label,
@@ -136,14 +132,6 @@ def _views_of_scans(
                 lesion=on_pixels(lesions[number][None], whole, grid)[0],
                 volume=image.image,
             )
-
-
-def _itself(channels: NDArray[np.float32], plan: SlicePlan) -> NDArray[np.float32]:
-    """Take a plane without its neighbours, mean over its windows: (size, size)."""
-    windows = len(plan.windows)
-    before = (len(channels) // windows // 2) * windows
-    mean: NDArray[np.float32] = channels[before : before + windows].mean(axis=0)
-    return mean
 
 
 def _mask_of(square: Square, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import nn
 
 from osteoscope.cohort.table import NORMAL
 from osteoscope.errors import RunError
 from osteoscope.network.classifier import PlaneEncoder
-from osteoscope.storage import cache_folder, sha256_of_file, sha256_of_text, storage_error, write_json
+from osteoscope.storage import cache_folder, folder_locked, sha256_of_file, sha256_of_text, storage_error, write_json
 from osteoscope.training.augment import see
 from osteoscope.training.checkpoint import remove_checkpoints, save_weights
 from osteoscope.training.epochs import Descent, learning_rate, run_epochs
@@ -151,16 +150,12 @@ def learn(
     """
     fingerprint = fingerprint_of(images, config, device)
     folder = _writable(cache_folder() / "auxiliary" / fingerprint, fallback)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunError(
-            "another process is learning from the same auxiliary images",
-            path=folder,
-            remedy="wait for it, then run again",
-        ) from error
-    try:
+    busy = RunError(
+        "another process is learning from the same auxiliary images",
+        path=folder,
+        remedy="wait for it, then run again",
+    )
+    with folder_locked(folder, otherwise=busy):
         known = _known(folder, fingerprint)
         if known is None:
             learner = _Learner(images, config, start, device.fabric())
@@ -171,8 +166,6 @@ def learn(
         # Only now, and whenever it is asked for: a kill may come between what was learnt and this.
         remove_checkpoints(folder)
         return known
-    finally:
-        lock.release()
 
 
 def fingerprint_of(images: Sequence[Auxiliary], config: Config, device: Device) -> str:

@@ -8,11 +8,9 @@ import shutil
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 import osteoscope
 from osteoscope.errors import RunError
-from osteoscope.storage import storage_error, write_json
+from osteoscope.storage import LOCK, folder_locked, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 RUN_FILE = "run.json"
-_LOCK = ".lock"
 _LIBRARIES = ("torch", "monai", "lightning-fabric", "numpy", "scikit-learn", "onnxruntime")
 
 
@@ -42,21 +39,12 @@ def locked(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and (not folder.is_dir() or (not (folder / RUN_FILE).exists() and any(_foreign(folder)))):
         raise RunError("is already there and is not a run", path=folder, remedy="choose another folder with -o")
-    lock = FileLock(folder / _LOCK)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunError(
-            "another process is training in this folder", path=folder, remedy="wait for it, or choose another folder"
-        ) from error
-    except OSError as error:
-        raise storage_error(error, folder) from error
-    try:
+    busy = RunError(
+        "another process is training in this folder", path=folder, remedy="wait for it, or choose another folder"
+    )
+    with folder_locked(folder, otherwise=busy):
         _sweep(folder)
         yield
-    finally:
-        lock.release()
 
 
 def _sweep(folder: Path) -> None:
@@ -132,7 +120,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def _foreign(folder: Path) -> Iterator[Path]:
     """Find what a run that was killed at its very start would not have left."""
-    return (path for path in folder.iterdir() if path.name != _LOCK and not path.name.startswith(f".{RUN_FILE}"))
+    return (path for path in folder.iterdir() if path.name != LOCK and not path.name.startswith(f".{RUN_FILE}"))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

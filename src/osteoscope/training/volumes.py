@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from osteoscope.imaging.masks import read_mask
-from osteoscope.imaging.resampling import Rectangle, resample_rectangle
+from osteoscope.imaging.resampling import Rectangle, resample_mask
 from osteoscope.imaging.slices import cut_slices, plan_slices
 from osteoscope.inference.engine import MICRO_BATCH
 from osteoscope.inference.scans import open_scan
@@ -141,10 +141,9 @@ def _only(plan: SlicePlan, places: Sequence[int]) -> SlicePlan:
 
 
 def _on_canvases(mask: NDArray[np.bool_], plan: SlicePlan) -> NDArray[np.uint8]:
-    """Carry a mask of the volume to the planes of a plan: 1 where at least half is in the lesion."""
+    """Carry a mask of the volume to the planes of a plan: 1 in the lesion."""
     shape = (plan.size, plan.size)
-    shares = (resample_rectangle(mask[p].astype(np.float32), plan.rectangle, shape, fill=0) for p in plan.planes)
-    return np.stack([share >= 0.5 for share in shares]).astype(np.uint8)
+    return np.stack([resample_mask(mask[plane], plan.rectangle, shape) for plane in plan.planes]).astype(np.uint8)
 
 
 def _lay(one: _Chosen, canvases: NDArray[np.float16], lesions: NDArray[np.uint8]) -> None:

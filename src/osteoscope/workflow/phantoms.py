@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -19,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from osteoscope import __version__
 from osteoscope.errors import ConfigError, RunError, StorageError, require
-from osteoscope.storage import storage_error, write_json, write_text
+from osteoscope.storage import LOCK, folder_locked, write_json, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from osteoscope.phantom.patients import Centre, Label, Patient
@@ -36,8 +35,6 @@ SCHEMA = 1
 """Of `HEADER`; raised when its shape changes."""
 
 HEADER, LABELS, README = "phantom.json", "labels.csv", "README.txt"
-
-_LOCK = ".lock"
 
 MOST_PATIENTS = 100_000
 MOST_PLANES, MOST_PIXELS, MOST_VOXELS = 512, 512, 5_000_000
@@ -154,7 +151,10 @@ def make_phantoms(
     _refuse_other(output, recipe)
     _refuse_small_disk(output, recipe, patients)
     drawn = _draw(recipe, patients)
-    with _locked(output):
+    busy = RunError(
+        "another process is making phantoms in this folder", path=output, remedy=f"wait for it, or {_OTHER}"
+    )
+    with folder_locked(output, otherwise=busy):
         # Another process may have made others here since.
         _refuse_other(output, recipe)
         missing = _missing(output, drawn)
@@ -197,32 +197,11 @@ def _header(recipe: _Recipe) -> dict[str, Any]:
     return {"schema": SCHEMA, "provenance": "phantom", **settings, "note": SYNTHETIC}
 
 
-@contextlib.contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """Hold a folder, making it if need be, so that no second process writes in it."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(output / _LOCK)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunError(
-            "another process is making phantoms in this folder", path=output, remedy=f"wait for it, or {_OTHER}"
-        ) from error
-    except OSError as error:
-        raise storage_error(error, output) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _refuse_other(output: Path, recipe: _Recipe) -> None:
     """Refuse a file, a folder of something else, and phantoms that other settings made."""
     wanted = _header(recipe)
     try:
-        if not output.exists() or (output.is_dir() and all(path.name == _LOCK for path in output.iterdir())):
+        if not output.exists() or (output.is_dir() and all(path.name == LOCK for path in output.iterdir())):
             return
         header = json.loads((output / HEADER).read_text(encoding="utf-8"))
         found = {name: header[name] for name in wanted}

@@ -280,8 +280,8 @@ def _localised(
 ) -> dict[str, Localisation] | None:
     """Measure one patient's evidence for the most probable class; None where there is nothing to be found."""
     from osteoscope.imaging.prepare import Square
-    from osteoscope.imaging.resampling import resample_rectangle
-    from osteoscope.imaging.slices import cut_slices
+    from osteoscope.imaging.resampling import resample_mask
+    from osteoscope.imaging.slices import cut_slices, without_neighbours
     from osteoscope.inference.evidence import on_pixels
     from osteoscope.inference.predict import prepare_case
     from osteoscope.inference.scans import PreparedScans
@@ -294,24 +294,13 @@ def _localised(
     told = _discriminative(phantom, volume)
     looks = explained.prediction.images[0].looks
     shape, whole = (plan.size, plan.size), Square(left=0, top=0, side=plan.size)
-    mask = np.stack(
-        [
-            resample_rectangle(told[look.plane].astype(np.float32), look.read_rectangle(), shape, fill=0) >= _COVERED
-            for look in looks
-        ]
-    )
+    mask = np.stack([resample_mask(told[look.plane], look.read_rectangle(), shape) for look in looks])
     if not mask.any():
         return None
     evidence = explained.evidence[:, int(np.argmax(explained.prediction.logits))]
-    # Of the channels, those that show the plane itself: mean over its windows.
-    windows = len(plan.windows)
-    middle = len(plan.stacks[0]) // 2 * windows
-    pixels = cut_slices(volume, plan)[:, middle : middle + windows].mean(axis=1)
+    pixels = without_neighbours(cut_slices(volume, plan), plan)
     return localise_in_planes(on_pixels(evidence, whole, shape), mask, pixels, threshold=threshold, seed=seed)
 
-
-_COVERED = 0.5
-"""Share of a pixel that the network reads from which on it counts as marked."""
 
 _OFF_GRID = 0.1
 """mm by which a voxel of the truth may lie beside that of the CT: positions are written in rounded decimals."""
