@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,7 @@ from osteoscope.bundle.load import load_bundle
 from osteoscope.cohort.table import cases, read_cohort
 from osteoscope.config import PreparationConfig
 from osteoscope.errors import BundleError, ImageError, InputError
-from osteoscope.inference import engine as engine_module
-from osteoscope.inference.engine import MemberEngine
+from osteoscope.inference.engine import MemberEngine, PlaneReadings
 from osteoscope.inference.predict import PreparedCase, prepare_case
 from osteoscope.inference.predictor import Predictor, load_predictor
 from osteoscope.network.classifier import TumourNetwork
@@ -105,13 +105,11 @@ def test_weights_of_a_patients_images_sum_to_one(predictor: Predictor, several: 
         assert sum(image.weight for image in predictor.explain(case).prediction.images) == pytest.approx(1)
 
 
-def test_micro_batches_change_nothing(
-    predictor: Predictor, several: list[Case], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_how_many_planes_are_asked_of_at_once_changes_nothing(predictor: Predictor, several: list[Case]) -> None:
     planes = np.concatenate([planes_of(case, predictor) for case in several])
-    whole = predictor.members[0].engine.read(planes)
-    monkeypatch.setattr(engine_module, "MICRO_BATCH", 3)
-    parts = predictor.members[0].engine.read(planes)
+    engine = predictor.members[0].engine
+    whole = engine.read(planes)
+    parts = reduce(PlaneReadings.joined, (engine.read(planes[place : place + 1]) for place in range(len(planes))))
     np.testing.assert_allclose(parts.vectors, whole.vectors, atol=1e-5)
     np.testing.assert_allclose(parts.maps, whole.maps, atol=1e-5)
     np.testing.assert_allclose(parts.lesions, whole.lesions, atol=1e-5)

@@ -1,15 +1,15 @@
-"""Running a bundle's graphs with onnxruntime."""
+"""Running a bundle's graphs: planes in, readings out; readings of a patient in, a judgement out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import onnxruntime
 
-from osteoscope.bundle.format import HEAD_GRAPH, PLANES_GRAPH, PLANES_OUTPUTS
-from osteoscope.errors import BundleError
+from osteoscope.bundle.format import HEAD_GRAPH, INT8_GRAPH, PLANES_GRAPH, PLANES_OUTPUTS
+from osteoscope.inference.runtimes import load_runtime, onnx_session
+from osteoscope.inference.trial import fastest_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from osteoscope.inference.runtimes import Runtime, RuntimeName
 
-# Planes that are computed at once: enough to keep the processor busy, few enough to bound memory.
-MICRO_BATCH = 16
+Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,25 +65,46 @@ class MemberEngine:
     folder
         Where ``planes.onnx`` and ``head.onnx`` lie.
     threads
-        Of the processor; None leaves the choice to onnxruntime.
+        Of the processor; None takes every core that the process may use.
+    runtime
+        What runs the graph of planes; None takes the fastest here (`osteoscope.inference.trial`).
+    precision
+        ``int8`` takes the graph of planes in eight bits, where the bundle holds one.
 
     Raises
     ------
     BundleError
         If a graph cannot be loaded.
+    ConfigError
+        If the runtime is not to be had here.
     """
 
-    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
-        self._planes = _session(folder / PLANES_GRAPH, threads)
-        self._head = _session(folder / HEAD_GRAPH, threads)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        threads: int | None = None,
+        runtime: RuntimeName | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        graph = folder / (INT8_GRAPH if precision == "int8" else PLANES_GRAPH)
+        self._planes: Runtime
+        if runtime is None:
+            self._planes = fastest_runtime(graph, threads=threads)
+        else:
+            self._planes = load_runtime(runtime, graph, threads=threads)
+        # A few thousand products: more than one thread would wait for each other.
+        self._head = onnx_session(folder / HEAD_GRAPH, threads=1)
         self._takes_covariates = any(node.name == "covariates" for node in self._head.get_inputs())
 
+    @property
+    def runtime(self) -> RuntimeName:
+        """What runs the graph of planes."""
+        return self._planes.name
+
     def read(self, planes: NDArray[np.float32]) -> PlaneReadings:
-        """Read planes of (planes, channels, size, size), in micro-batches."""
-        starts = range(0, len(planes), MICRO_BATCH)
-        parts = [self._planes.run(PLANES_OUTPUTS, {"planes": planes[start : start + MICRO_BATCH]}) for start in starts]
-        outputs = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return PlaneReadings(**dict(zip(PLANES_OUTPUTS, outputs, strict=True)))
+        """Read planes of (planes, channels, size, size), some at a time; several threads may ask."""
+        return PlaneReadings(**dict(zip(PLANES_OUTPUTS, self._planes.run(planes), strict=True)))
 
     def judge(self, readings: PlaneReadings, covariates: NDArray[np.float32] | None = None) -> Judgement:
         """Judge the planes of one patient together.
@@ -103,17 +124,3 @@ class MemberEngine:
             inputs["covariates"] = covariates[None].astype(np.float32)
         logits, weights = self._head.run(None, inputs)
         return Judgement(logits=logits, weights=weights)
-
-
-def _session(graph: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; what it warns of is no concern of an operator
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    # onnxruntime raises bare RuntimeError subclasses and, for some damage, its own Fail, all derived from Exception.
-    except Exception as error:
-        raise BundleError(
-            f"cannot be loaded by onnxruntime: {str(error).splitlines()[0]}", path=graph, remedy="export it again"
-        ) from error

@@ -18,7 +18,6 @@ import torch
 from osteoscope.imaging.masks import read_mask
 from osteoscope.imaging.resampling import Rectangle, resample_mask
 from osteoscope.imaging.slices import cut_slices, plan_slices
-from osteoscope.inference.engine import MICRO_BATCH
 from osteoscope.inference.scans import open_scan
 from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, CaseStore, Kind, PlaneStore, canvas_size
 
@@ -38,6 +37,9 @@ with less shows its rim or nothing, and is not kept."""
 
 _AT_ONCE = 4
 """Volumes that are decoded at a time; each has its mask in memory."""
+
+_PLANES_AT_ONCE = 16
+"""Planes of a volume that are cut at a time."""
 
 
 def load_volumes(cases: Sequence[Case], config: VolumeConfig) -> CaseStore:
@@ -148,8 +150,8 @@ def _on_canvases(mask: NDArray[np.bool_], plan: SlicePlan) -> NDArray[np.uint8]:
 
 def _lay(one: _Chosen, canvases: NDArray[np.float16], lesions: NDArray[np.uint8]) -> None:
     """Decode a volume's planes into their place, a few at a time."""
-    for start in range(0, len(canvases), MICRO_BATCH):
-        some = range(start, min(start + MICRO_BATCH, len(canvases)))
+    for start in range(0, len(canvases), _PLANES_AT_ONCE):
+        some = range(start, min(start + _PLANES_AT_ONCE, len(canvases)))
         canvases[some.start : some.stop] = cut_slices(one.volume, one.plan, some)
     if one.mask is not None:
         lesions[:, 0] = one.mask
