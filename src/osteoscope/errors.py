@@ -84,6 +84,7 @@ class StorageError(OsteoscopeError):
 
 
 _EXTRAS = {
+    "dicomanonymizer": "study",
     "filelock": "study",
     "jinja2": "report",
     "lightning_fabric": "train",
@@ -92,6 +93,7 @@ _EXTRAS = {
     "onnx": "train",
     "onnxscript": "train",
     "openpyxl": "study",
+    "openvino": "openvino",
     "pandas": "study",
     "pyarrow": "study",
     "safetensors": "train",

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from osteoscope.errors import InputError, OsteoscopeError, StorageError
 
@@ -60,18 +60,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     StorageError
         If the operating system refuses; what was there stays as it was.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise storage_error(error, path) from error
+    with file_written_whole(path) as stream:
+        stream.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,6 +72,30 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON with `write_bytes`; NaN and infinity are refused (`ValueError`)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def file_written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file beside `path` that takes its place when the block ends well, and is gone otherwise.
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses; what was there stays as it was.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ def test_a_few_planes_at_a_time_say_what_all_at_once_do(
     predictor: Predictor, two_scans: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = predictor.explain(two_scans)
-    monkeypatch.setattr(scans_module, "MICRO_BATCH", 4)
+    monkeypatch.setattr(scans_module, "planes_together", lambda: 4)
     read: list[int] = []
     engine = predictor.members[0].engine
 

@@ -252,7 +252,7 @@ def test_what_was_not_foreseen_refuses_one_study_and_tells_no_value(
 
     monkeypatch.setattr(prediction_files, "write_prediction", broken)
     paths = [ct(tmp_path, "1"), ct(tmp_path, "2")]
-    done = workflow.predict(scan_bundle, paths, tmp_path / "out", threads=1)
+    done = workflow.predict(scan_bundle, paths, tmp_path / "out", threads=1, jobs=1)
     assert [row.verdict == "refused" for row in done.rows] == [True, False]
     assert done.rows[0].refused == {"unknown": 12}
     assert "ArithmeticError" in done.rows[0].reasons[0]
@@ -320,7 +320,7 @@ def test_what_is_done_when_all_stops_is_kept_and_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(prediction_files, "write_nifti", stopped)
         with pytest.raises(type(fault)):
-            workflow.predict(scan_bundle, paths, tmp_path / "out", threads=1)
+            workflow.predict(scan_bundle, paths, tmp_path / "out", threads=1, jobs=1)
     (line,) = table(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"summary.csv", line["study"]}
     done = workflow.predict(scan_bundle, paths, tmp_path / "out", threads=1)

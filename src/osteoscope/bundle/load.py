@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from osteoscope.bundle.format import MANIFEST, MANIFEST_HASH, SCHEMA, TRAINING_CASES, Manifest
+from osteoscope.bundle.format import MANIFEST, MANIFEST_HASH, READABLE, TRAINING_CASES, Manifest
 from osteoscope.errors import BundleError
 from osteoscope.storage import sha256_of_file
 
@@ -75,9 +75,9 @@ def load_bundle(folder: Path) -> Bundle:
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot be read: {error}", path=manifest_path, remedy=_COPY_AGAIN) from error
     schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
+    if schema not in READABLE:
         raise BundleError(
-            f"is of schema {schema}; this version of Osteoscope reads schema {SCHEMA}",
+            f"is of schema {schema}; this version of Osteoscope reads schemas {' and '.join(map(str, READABLE))}",
             path=manifest_path,
             remedy="install the version of Osteoscope that made it, or export it again",
         )
@@ -93,17 +93,27 @@ def load_bundle(folder: Path) -> Bundle:
 
 
 def read_training_cases(bundle: Bundle) -> SeenCases:
-    """Read which patients and pixels the bundle was trained on."""
+    """Read which patients and pixels the bundle was trained on.
+
+    Raises
+    ------
+    BundleError
+        If the file is gone, or no longer what it was, since the bundle was loaded.
+    """
     return _seen(_training_cases(bundle))
 
 
 def read_recalibration_cases(bundle: Bundle) -> SeenCases:
-    """Read which patients and pixels the bundle was recalibrated on; empty where it never was."""
+    """Read, as `read_training_cases`, which patients and pixels it was recalibrated on; empty where it never was."""
     return _seen(_training_cases(bundle).get("recalibration", {"patients": [], "pixels": []}))
 
 
 def _training_cases(bundle: Bundle) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((bundle.folder / TRAINING_CASES).read_text(encoding="utf-8"))
+    path = bundle.folder / TRAINING_CASES
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot be read any more: {error}", path=path, remedy=_COPY_AGAIN) from error
     return content
 
 

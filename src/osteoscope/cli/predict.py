@@ -39,6 +39,11 @@ def predict(
         typer.Option("--research", help="Show what is outside of the bundle's scope, too; every output is marked."),
     ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the processor.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Studies at the same time.")] = 2,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="Let the networks compute in eight bits, where the bundle offers that."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one machine-readable summary.")] = False,
 ) -> None:
     """Say of each study which class it is, how likely, and what in the images speaks for it, without torch.
@@ -62,6 +67,8 @@ def predict(
                 modality=modality,
                 research=research,
                 threads=threads,
+                jobs=jobs,
+                precision="int8" if int8 else "float32",
                 watch=watch,
             )
     except KeyboardInterrupt:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import os
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from osteoscope.imaging.opened import opened, sha256_of_stream, stamp_of
 from osteoscope.imaging.scan import Scan, is_place, scan_of
 from osteoscope.imaging.sidecar import read_sidecar
 from osteoscope.imaging.stored_array import decompression_faults
-from osteoscope.storage import storage_error
+from osteoscope.storage import file_written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -80,12 +79,13 @@ def open_nifti(path: Path, *, modality: Modality | None = None) -> Scan:
 
 def write_nifti(
     path: Path,
-    values: Iterable[NDArray[np.floating]],
+    values: Iterable[NDArray[np.floating | np.uint8]],
     affine: NDArray[np.float64],
     *,
     shape: tuple[int, ...] | None = None,
+    stored: type[np.float32 | np.uint8] = np.float32,
 ) -> None:
-    """Write values in patient space as NIfTI-1 of float32, plane after plane, so that few need be in memory at once.
+    """Write values in patient space as NIfTI-1, plane after plane, so that few need be in memory at once.
 
     The same values give the same bytes.
 
@@ -99,6 +99,8 @@ def write_nifti(
         4x4 from an index ``(column, row, plane, 1)`` to LPS mm, as a Geometry has it.
     shape
         ``(planes, rows, columns)`` of what comes; may be left out for an array.
+    stored
+        Type in which values are stored.
 
     Raises
     ------
@@ -113,26 +115,26 @@ def write_nifti(
     if shape is None or len(shape) != 3 or not 1 <= min(shape) <= max(shape) <= _LONGEST_AXIS or not is_place(affine):
         msg = f"expected (planes, rows, columns), none over {_LONGEST_AXIS}, and an affine, got {shape} and {affine!r}"
         raise ValueError(msg)
-    with _written_whole(path) as stream, _compressed(stream, path) as out:
-        out.write(_header_of(shape, affine))
+    with file_written_whole(path) as stream, _compressed(stream, path) as out:
+        out.write(_header_of(shape, affine, stored))
         written = 0
         for plane in values:
             if plane.shape != shape[1:]:
                 msg = f"expected planes of {shape[1:]}, got {plane.shape}"
                 raise ValueError(msg)
-            out.write(np.ascontiguousarray(plane, dtype="<f4").tobytes())
+            out.write(np.ascontiguousarray(plane, dtype=np.dtype(stored).newbyteorder("<")).tobytes())
             written += 1
         if written != shape[0]:
             msg = f"expected {shape[0]} planes, got {written}"
             raise ValueError(msg)
 
 
-def _header_of(shape: tuple[int, ...], affine: NDArray[np.float64]) -> bytes:
+def _header_of(shape: tuple[int, ...], affine: NDArray[np.float64], stored: type[np.float32 | np.uint8]) -> bytes:
     from nibabel.nifti1 import Nifti1Header
     from nibabel.spatialimages import HeaderDataError
 
     header = Nifti1Header(endianness="<")
-    header.set_data_dtype(np.float32)
+    header.set_data_dtype(stored)
     header.set_data_shape(shape[::-1])
     header.set_xyzt_units("mm")
     place_in_ras = LPS_RAS @ affine
@@ -153,21 +155,3 @@ def _compressed(stream: IO[bytes], path: Path) -> Iterator[IO[bytes] | gzip.Gzip
         return
     with gzip.GzipFile(filename="", fileobj=stream, mode="wb", mtime=0) as packed:
         yield packed
-
-
-@contextlib.contextmanager
-def _written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file beside `path` that takes its place when the block ends well, and is gone otherwise."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from osteoscope.imaging.volume import Planes, Volume
 
-VALUES_AT_ONCE = 2**24
-"""Values that are decoded at once (64 MiB); one plane where it has more."""
+VALUES_AT_ONCE = 2**22
+"""Values that are decoded at once (16 MiB); one plane where it has more."""
 
 LEAST_EQUAL = 0.9
 """Share of neighbouring values other than 0 that are equal in a map of labels; noise leaves an image far below."""

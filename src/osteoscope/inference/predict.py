@@ -21,7 +21,7 @@ from osteoscope.inference.reading import ReadImages, ReadLook
 from osteoscope.inference.scans import PreparedScans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -190,10 +190,24 @@ def predict_case(case: Case, prepared: PreparedCase | PreparedScans, members: Se
     )
 
 
-def read_images(prepared: PreparedCase | PreparedScans, members: Sequence[Member]) -> ReadImages:
-    """Let every member read images, and the regions that they find in them together."""
+def read_images(
+    prepared: PreparedCase | PreparedScans, members: Sequence[Member], *, check: Callable[[], None] | None = None
+) -> ReadImages:
+    """Let every member read images, and the regions that they find in them together.
+
+    Parameters
+    ----------
+    prepared
+        The images.
+    members
+        One network or more.
+    check
+        Is called before some planes are read; what it raises ends the reading.
+    """
     if isinstance(prepared, PreparedScans):
-        return prepared.read(members)
+        return prepared.read(members, check=check)
+    if check is not None:
+        check()
     readings = [member.engine.read(prepared.planes) for member in members]
     lesions: NDArray[np.float32] = np.mean([reading.lesions for reading in readings], axis=0, dtype=np.float32)
     found = find_in_images(prepared, lesions)

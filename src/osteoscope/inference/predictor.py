@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from osteoscope.cohort.covariates import CovariateEncoder
+from osteoscope.errors import BundleError
 from osteoscope.evaluation.conformal import Refused
 from osteoscope.inference.engine import MemberEngine
 from osteoscope.inference.predict import Member, predict_case, prepare_case
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from osteoscope.config import PreparationConfig
     from osteoscope.evaluation.calibration import CalibrationMap
     from osteoscope.evaluation.conformal import ConformalThresholds
+    from osteoscope.inference.engine import Precision
     from osteoscope.inference.prediction import ExplainedCase
 
 
@@ -46,7 +48,11 @@ class Predictor:
 
 
 def load_predictor(
-    bundle: Bundle, *, preparation: PreparationConfig | None = None, threads: int | None = None
+    bundle: Bundle,
+    *,
+    preparation: PreparationConfig | None = None,
+    threads: int | None = None,
+    precision: Precision = "float32",
 ) -> Predictor:
     """Load a bundle's graphs.
 
@@ -57,17 +63,28 @@ def load_predictor(
     preparation
         To read images otherwise than the bundle was trained to; None keeps to the bundle.
     threads
-        Of the processor; None leaves the choice to onnxruntime.
+        Of the processor; None takes every core that the process may use.
+    precision
+        ``int8`` runs the networks in eight bits, on OpenVINO: onnxruntime gains nothing by them.
 
     Raises
     ------
     BundleError
-        If a graph cannot be loaded.
+        If a graph cannot be loaded, or eight bits are not offered.
+    ConfigError
+        If OpenVINO is not installed and eight bits are asked for.
     """
     manifest = bundle.manifest
+    if precision == "int8":
+        _refuse_without_int8(bundle)
     members = tuple(
         Member(
-            engine=MemberEngine(bundle.folder / member.folder, threads=threads),
+            engine=MemberEngine(
+                bundle.folder / member.folder,
+                threads=threads,
+                runtime="openvino" if precision == "int8" else None,
+                precision=precision,
+            ),
             encoder=None if member.covariates is None else CovariateEncoder.from_json(member.covariates),
         )
         for member in manifest.members
@@ -78,6 +95,15 @@ def load_predictor(
         calibration=manifest.calibration_map(),
         conformal=manifest.verdicts.conformal(),
     )
+
+
+def _refuse_without_int8(bundle: Bundle) -> None:
+    found = bundle.manifest.int8
+    if found is not None and found.offered:
+        return
+    reason = "that was never tried" if found is None else found.reason
+    remedy = "leave --int8 out" + (", or export the run with --int8" if found is None else "")
+    raise BundleError(f"offers no eight bits: {reason}", path=bundle.folder, remedy=remedy)
 
 
 def verdicts_of(probabilities: NDArray[np.float64], conformal: ConformalThresholds | Refused) -> NDArray[np.int64]:

@@ -106,6 +106,8 @@ class BundleUsed(_Part):
     osteoscope: str
     """The version that made it."""
     members: Annotated[int, Field(ge=1)]
+    precision: Literal["float32", "int8"] = "float32"
+    """That its networks computed with."""
     provenance: Literal["clinical", "phantom"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
@@ -13,11 +14,12 @@ from osteoscope.errors import ImageError
 from osteoscope.imaging.open import open_image
 from osteoscope.imaging.slices import cut_slices, plan_slices
 from osteoscope.imaging.values import values_of
-from osteoscope.inference.engine import MICRO_BATCH, PlaneReadings
+from osteoscope.inference.engine import PlaneReadings
+from osteoscope.inference.pipeline import made_ahead, planes_together
 from osteoscope.inference.reading import ReadImages, ReadLook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -75,12 +77,26 @@ class PreparedScans:
         parts = [cut_slices(volume, plan, range(len(plan.planes))[:most]) for volume, plan in self._pairs()]
         return np.concatenate(parts)[:most]
 
-    def read(self, members: Sequence[Member]) -> ReadImages:
-        """Let every member read the planes, a few at a time, so that memory does not depend on their number."""
+    def read(self, members: Sequence[Member], *, check: Callable[[], None] | None = None) -> ReadImages:
+        """Let every member read the planes, a few at a time, so that memory does not depend on their number.
+
+        The next few are decoded and cut while the members read.
+
+        Parameters
+        ----------
+        members
+            One network or more.
+        check
+            Is called before each few; what it raises ends the reading.
+        """
         parts: list[list[PlaneReadings]] = [[] for _ in members]
-        for planes in chain.from_iterable(_few_at_a_time(volume, plan) for volume, plan in self._pairs()):
-            for part, member in zip(parts, members, strict=True):
-                part.append(member.engine.read(planes))
+        few = chain.from_iterable(_few_at_a_time(volume, plan) for volume, plan in self._pairs())
+        with contextlib.closing(made_ahead(few)) as ready:
+            for planes in ready:
+                if check is not None:
+                    check()
+                for part, member in zip(parts, members, strict=True):
+                    part.append(member.engine.read(planes))
         readings = tuple(reduce(PlaneReadings.joined, part) for part in parts)
         return ReadImages(
             looks=tuple(
@@ -95,7 +111,7 @@ class PreparedScans:
         return zip(self.volumes, self.plans, strict=True)
 
 
-def _few_at_a_time(volume: Volume, plan: SlicePlan) -> Iterable[NDArray[np.float32]]:
-    count = len(plan.planes)
-    for start in range(0, count, MICRO_BATCH):
-        yield cut_slices(volume, plan, range(start, min(start + MICRO_BATCH, count)))
+def _few_at_a_time(volume: Volume, plan: SlicePlan) -> Iterator[NDArray[np.float32]]:
+    count, few = len(plan.planes), planes_together()
+    for start in range(0, count, few):
+        yield cut_slices(volume, plan, range(start, min(start + few, count)))

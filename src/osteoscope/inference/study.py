@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
 from osteoscope.cohort.covariates import split_sites
 from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.engine import PlaneReadings
+from osteoscope.inference.pipeline import made_ahead
 from osteoscope.inference.predict import judge_planes, prepare_pixels, read_images
 from osteoscope.inference.predictor import verdicts_of
 from osteoscope.inference.result import INDETERMINATE, OUT_OF_SCOPE
 from osteoscope.inference.scans import PreparedScans
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from osteoscope.imaging.open import Image
     from osteoscope.imaging.resampling import Rectangle
     from osteoscope.imaging.slices import SlicePlan
-    from osteoscope.inference.predict import Member
+    from osteoscope.inference.predict import Member, PreparedCase
     from osteoscope.inference.predictor import Predictor
     from osteoscope.inference.reading import ReadImages, ReadLook
     from osteoscope.inference.scope import Selection, UsedImage
@@ -129,7 +131,13 @@ class ExplainedStudy:
 
 
 def explain_study(
-    selection: Selection, bundle: Bundle, predictor: Predictor, told: Told, *, research: bool = False
+    selection: Selection,
+    bundle: Bundle,
+    predictor: Predictor,
+    told: Told,
+    *,
+    research: bool = False,
+    check: Callable[[], None] | None = None,
 ) -> ExplainedStudy:
     """Say of a study what a bundle says of it, or that it is out of the bundle's scope.
 
@@ -143,6 +151,8 @@ def explain_study(
         What is known of the patient.
     research
         Whether a study that is out of scope is read in spite of that, as far as it has images that can be.
+    check
+        Is called before some planes are read; what it raises ends the reading.
 
     Raises
     ------
@@ -153,7 +163,9 @@ def explain_study(
     outside = _outside(selection, manifest, told)
     if not selection.used or (outside and not research):
         return ExplainedStudy(verdict=OUT_OF_SCOPE, reasons=outside)
-    read = [_read(one.image, predictor) for one in selection.used]
+    prepared = (_prepared(one.image, predictor.preparation) for one in selection.used)
+    with contextlib.closing(made_ahead(prepared)) as ready:
+        read = [_ReadImage.of(image, predictor.members, check) for image in ready]
     logits, images = _judged(selection.used, read, predictor.members, told)
     probabilities = predictor.calibration.apply(logits[None])
     verdict, reasons = _verdict(probabilities, predictor, manifest)
@@ -213,27 +225,46 @@ def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class _PreparedImage:
+    """An image that can be read by the networks at once."""
+
+    images: PreparedCase | PreparedScans
+    """That image alone."""
+    tall: float = 1.0
+    """Rows of the image for one of the pixels that are read."""
+
+
+def _prepared(image: Image, preparation: PreparationConfig) -> _PreparedImage:
+    if image.volume.modality == "radiograph":
+        pixels = radiograph_pixels(image)
+        tall = image.volume.geometry.shape[1] / len(pixels)
+        return _PreparedImage(images=prepare_pixels([pixels], [()], preparation), tall=tall)
+    if preparation.volume is None:
+        msg = f"this bundle does not read {image.volume.modality}"
+        raise ValueError(msg)
+    return _PreparedImage(images=PreparedScans.of([image.volume], preparation.volume))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _ReadImage:
     """What the members read of one image, before they judge the study."""
 
     read: ReadImages
     """Of that image alone."""
+    looks: tuple[ReadLook, ...]
+    """At that image, in its own pixels."""
     plan: SlicePlan | None = None
 
-    @property
-    def looks(self) -> tuple[ReadLook, ...]:
-        return self.read.looks[0]
-
-
-def _read(image: Image, predictor: Predictor) -> _ReadImage:
-    members, preparation = predictor.members, predictor.preparation
-    if image.volume.modality == "radiograph":
-        return _ReadImage(read=_read_radiograph(image, members, preparation))
-    if preparation.volume is None:
-        msg = f"this bundle does not read {image.volume.modality}"
-        raise ValueError(msg)
-    prepared = PreparedScans.of([image.volume], preparation.volume)
-    return _ReadImage(read=prepared.read(members), plan=prepared.plans[0])
+    @classmethod
+    def of(cls, prepared: _PreparedImage, members: Sequence[Member], check: Callable[[], None] | None) -> Self:
+        images = prepared.images
+        read = read_images(images, members, check=check)
+        if isinstance(images, PreparedScans):
+            return cls(read=read, looks=read.looks[0], plan=images.plans[0])
+        return cls(
+            read=read,
+            looks=tuple(replace(look, rectangle=_stretched(look.rectangle, prepared.tall)) for look in read.looks[0]),
+        )
 
 
 def radiograph_pixels(image: Image) -> NDArray[np.float32]:
@@ -247,15 +278,6 @@ def radiograph_pixels(image: Image) -> NDArray[np.float32]:
         If it cannot be decoded.
     """
     return radiograph_grey(image.volume) if image.format == "DICOM" else image.volume.read([0])[0]
-
-
-def _read_radiograph(image: Image, members: Sequence[Member], preparation: PreparationConfig) -> ReadImages:
-    pixels = radiograph_pixels(image)
-    read = read_images(prepare_pixels([pixels], [()], preparation), members)
-    # Rows of the image for one of the square pixels.
-    tall = image.volume.geometry.shape[1] / len(pixels)
-    (looks,) = read.looks
-    return replace(read, looks=(tuple(replace(look, rectangle=_stretched(look.rectangle, tall)) for look in looks),))
 
 
 def _stretched(square: Rectangle, tall: float) -> Rectangle:

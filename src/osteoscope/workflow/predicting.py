@@ -1,24 +1,28 @@
-"""Saying of any studies what a bundle says of them, one after the other."""
+"""Saying of any studies what a bundle says of them, a few at the same time."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from osteoscope.errors import BundleError, InputError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from osteoscope.bundle.format import Manifest
     from osteoscope.imaging.discover import Found
     from osteoscope.imaging.open import Opened
     from osteoscope.imaging.refusal import Refusal
+    from osteoscope.inference.engine import Precision
+    from osteoscope.inference.pipeline import Stop
     from osteoscope.inference.predictor import Predictor
     from osteoscope.inference.result import StudyPrediction
     from osteoscope.inference.scope import Study
@@ -33,6 +37,9 @@ REFUSED = "refused"
 """In place of a verdict: nothing of the study could be read."""
 
 _PREDICTING = "predicting studies"
+
+JOBS = 2
+"""Studies at the same time: while the networks read one, the next is decoded and the one before is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +152,8 @@ def predict(
     modality: Literal["CT", "MR"] | None = None,
     research: bool = False,
     threads: int | None = None,
+    jobs: int = JOBS,
+    precision: Precision = "float32",
     watch: Watch | None = None,
 ) -> PredictionSummary:
     """Say of studies what a bundle says of them, without torch.
@@ -168,20 +177,29 @@ def predict(
     research
         Whether what is outside of the bundle's scope is shown, too, and marked as such.
     threads
-        Of the processor; None leaves the choice to onnxruntime.
+        Of the processor; None takes every core that the process may use.
+    jobs
+        Studies at the same time. What is written is the same for any number.
+    precision
+        ``int8`` lets the networks compute in eight bits, where the bundle offers that.
     watch
         Is told of what, how many of how many are done.
 
     Raises
     ------
     BundleError
-        If the bundle is damaged.
+        If the bundle is damaged, or offers no eight bits and these are asked for.
+    ConfigError
+        If OpenVINO is not installed and eight bits are asked for.
     InputError
         If the bundle has to be told where the lesion is, or something is told of the patient, and there are several.
     StorageError
         If the output is something else, or cannot be written; what was done before stays.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     from osteoscope.bundle.load import load_bundle
+    from osteoscope.inference.pipeline import several_at_once
     from osteoscope.inference.predictor import load_predictor
     from osteoscope.inference.scope import studies_of
     from osteoscope.inference.study import Told
@@ -190,21 +208,26 @@ def predict(
     bundle = load_bundle(bundle_folder)
     _refuse_marking(bundle.manifest, bundle_folder)
     table = _Summary(output, bundle.manifest)
-    predictor = load_predictor(bundle, threads=threads)
-    question = Question(bundle=bundle, told=Told(age=age, sex=sex, site=site, level=level), research=research)
+    told = Told(age=age, sex=sex, site=site, level=level)
+    question = Question(bundle=bundle, told=told, research=research, precision=precision)
     say = watch or _silent
     with contextlib.ExitStack() as stack:
+        # Products of small matrices; also, studies at the same time must not set and reset this under each other.
+        stack.enter_context(threadpool_limits(1, user_api="blas"))
+        loader = stack.enter_context(ThreadPoolExecutor(1))
+        loading = loader.submit(load_predictor, bundle, threads=threads, precision=precision)
         opened, name = _opened(paths, output, modality, stack, say)
         studies = studies_of(opened)
         _refuse_several(studies, question)
-        table.write()
-        for number, study in enumerate(studies):
-            say(_PREDICTING, number, len(studies))
-            row = _predict_study(study, question, predictor, output)
-            files = tuple(dict.fromkeys(study.files))
+        work = functools.partial(_predict_study, question=question, predictor=loading.result(), output=output)
+        table.begin(study.name for study in studies)
+        say(_PREDICTING, 0, len(studies))
+        answered = stack.enter_context(contextlib.closing(several_at_once(work, studies, jobs=jobs)))
+        for done, (number, row) in enumerate(answered, start=1):
+            files = tuple(dict.fromkeys(studies[number].files))
             table.add(replace(row, file=name(files[0]), files=len(files)))
-        say(_PREDICTING, len(studies), len(studies))
-    return PredictionSummary(folder=output, rows=tuple(table.added))
+            say(_PREDICTING, done, len(studies))
+    return PredictionSummary(folder=output, rows=table.rows)
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
@@ -274,9 +297,10 @@ def _without(found: Found, output: Path) -> Found:
 # One study ------------------------------------------------------------------------------------------------------------
 
 
-def _predict_study(study: Study, question: Question, predictor: Predictor, output: Path) -> StudyRow:
+def _predict_study(study: Study, stop: Stop, *, question: Question, predictor: Predictor, output: Path) -> StudyRow:
     """Answer for a study; whatever is wrong with it becomes its row."""
     from osteoscope.imaging.refusal import Refusal
+    from osteoscope.inference.pipeline import StoppedError
     from osteoscope.inference.scope import select_images
     from osteoscope.inference.study import explain_study
     from osteoscope.storage import folder_written_whole
@@ -287,18 +311,34 @@ def _predict_study(study: Study, question: Question, predictor: Predictor, outpu
         before = _answered(target, question.request(study))
         if before is not None:
             return replace(_row(before), already_done=True)
-        selection = select_images(study, question.bundle.manifest.modalities, research=question.research)
+        selection = select_images(
+            _keeping_planes(study), question.bundle.manifest.modalities, research=question.research
+        )
         if not selection.used and not selection.left_out:
             return _refused_row(study, selection.refused, question)
-        explained = explain_study(selection, question.bundle, predictor, question.told, research=question.research)
+        explained = explain_study(
+            selection, question.bundle, predictor, question.told, research=question.research, check=stop.check
+        )
+        stop.check()
         _refuse_strange(target)
         with folder_written_whole(target) as folder:
             return _row(write_prediction(folder, question, study, selection, explained))
-    except (StorageError, BundleError):
+    except (StorageError, BundleError, StoppedError):
         # The next study would meet the same.
         raise
     except Exception as error:
         return _refused_row(study, (Refusal.of(error, *study.files),), question)
+
+
+def _keeping_planes(study: Study) -> Study:
+    """Decode each plane once, as far as there is room, until the study is done with."""
+    from osteoscope.imaging.kept import PlaneStore
+
+    store = PlaneStore()
+    images = (replace(one.image, volume=store.keeping(one.image.volume)) for one in study.images)
+    return replace(
+        study, images=tuple(replace(one, image=image) for one, image in zip(study.images, images, strict=True))
+    )
 
 
 def _answered(target: Path, request: str) -> StudyPrediction | None:
@@ -372,7 +412,7 @@ class _Summary:
     def __init__(self, output: Path, manifest: Manifest) -> None:
         from osteoscope.storage import storage_error
 
-        self.added: list[StudyRow] = []
+        self._added: dict[str, StudyRow] = {}
         self._path = output / SUMMARY
         shares = [f"p_{slug}" for slug in manifest.slugs]
         self._columns = [
@@ -382,12 +422,25 @@ class _Summary:
             self._rows = self._before()
         except OSError as error:
             raise storage_error(error, output) from error
+        self._studies: tuple[str, ...] = ()
+        self._order: dict[str, None] = {}
+
+    @property
+    def rows(self) -> tuple[StudyRow, ...]:
+        """The studies that were added, in the order in which they were begun with."""
+        return tuple(self._added[study] for study in self._studies if study in self._added)
+
+    def begin(self, studies: Iterable[str]) -> None:
+        """Write the table as it is, and note down the studies in the order in which they are to stand."""
+        self._studies = tuple(studies)
+        self._order = dict.fromkeys((*self._rows, *self._studies))
+        self._write()
 
     def add(self, row: StudyRow) -> None:
-        """Add a study, or put it in the place of what was said of it before."""
-        self.added.append(row)
+        """Add a study, whichever is done first, or put it in the place of what was said of it before."""
+        self._added[row.study] = row
         self._rows[row.study] = row.to_csv()
-        self.write()
+        self._write()
 
     def _before(self) -> dict[str, dict[str, str]]:
         """Read what is there; of studies whose folder is gone nothing is said any more."""
@@ -409,12 +462,12 @@ class _Summary:
             raise StorageError("its columns are not those of the bundle's classes", path=self._path, remedy=remedy)
         return {study: row for study, row in rows.items() if row["verdict"] == REFUSED or (output / study).is_dir()}
 
-    def write(self) -> None:
+    def _write(self) -> None:
         """Write the table as it is now, whole or not at all."""
         from osteoscope.storage import write_text
 
         stream = io.StringIO(newline="")
         writer = csv.DictWriter(stream, self._columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self._rows.values())
+        writer.writerows(self._rows[study] for study in self._order if study in self._rows)
         write_text(self._path, stream.getvalue())

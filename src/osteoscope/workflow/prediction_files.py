@@ -16,6 +16,7 @@ import numpy as np
 
 import osteoscope
 from osteoscope.bundle.format import MANIFEST
+from osteoscope.errors import BundleError
 from osteoscope.imaging.nifti import write_nifti
 from osteoscope.inference.evidence import evidence_in_patient, evidence_on_image
 from osteoscope.inference.result import (
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from osteoscope.bundle.load import Bundle
     from osteoscope.imaging.prepare import Square
+    from osteoscope.inference.engine import Precision
     from osteoscope.inference.scope import Selection, Study
     from osteoscope.inference.study import ExplainedImage, ExplainedPlane, ExplainedStudy, Told
     from osteoscope.report.planes import ShownWindow
@@ -83,16 +85,30 @@ class Question:
         What is known of the patient.
     research
         Whether what is outside of the scope is shown, too.
+    precision
+        That the networks compute with.
     """
 
     bundle: Bundle
     told: Told
     research: bool
+    precision: Precision = "float32"
 
     @cached_property
     def bundle_sha256(self) -> str:
-        """Hash the bundle's manifest, which holds the hashes of all else in it."""
-        return sha256_of_file(self.bundle.folder / MANIFEST)
+        """Hash the bundle's manifest, which holds the hashes of all else in it.
+
+        Raises
+        ------
+        BundleError
+            If it is gone since the bundle was loaded.
+        """
+        path = self.bundle.folder / MANIFEST
+        try:
+            return sha256_of_file(path)
+        except OSError as error:
+            remedy = "leave the bundle where it is until the prediction is done, and run the same command again"
+            raise BundleError(f"cannot be read any more: {error.strerror}", path=path, remedy=remedy) from error
 
     def request(self, study: Study) -> str:
         """Hash all that the answer depends on."""
@@ -102,6 +118,7 @@ class Question:
             "bundle": self.bundle_sha256,
             "told": [told.age, told.sex, told.site, *([] if told.level is None else [told.level])],
             "research": self.research,
+            **({} if self.precision == "float32" else {"precision": self.precision}),
             "images": sorted(
                 [one.name, one.modality, *(source.sha256 for source in one.image.volume.sources)]
                 for one in study.images
@@ -156,6 +173,7 @@ def write_prediction(
             sha256=question.bundle_sha256,
             osteoscope=manifest.osteoscope,
             members=len(manifest.members),
+            precision=question.precision,
             provenance=manifest.provenance,
         ),
     )
