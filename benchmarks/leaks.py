@@ -72,6 +72,9 @@ class Quiet:
     def fold_started(self, *, number: int, folds: int) -> None:
         """Nothing to note."""
 
+    def final_started(self) -> None:
+        """Nothing to note."""
+
     def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
         """Nothing to note."""
 
@@ -150,7 +153,7 @@ def main() -> None:
     config = Config(
         preparation=PreparationConfig(size=options.size or (112 if real else 48)),
         network=NetworkConfig(trunk=options.trunk or ("densenet121" if real else "densenet-tiny")),
-        training=TrainingConfig(epochs=options.epochs or (20 if real else 40), seed=options.seed),
+        training=TrainingConfig(members="folds", epochs=options.epochs or (20 if real else 40), seed=options.seed),
     )
     device = choose_device("auto", options.threads)
     found: dict[str, Any] = {}
@@ -163,10 +166,10 @@ def main() -> None:
             labels = {case.patient: int(case.label or 0) for case in labelled}
             split = one_image_each(labelled) if by_image else labelled
             folds = make_folds(split, folds=config.training.folds, repeats=1, seed=options.seed, classes=CLASSES)
-            outcomes = run_folds(
+            outcome = run_folds(
                 split, folds, config, start=None, folder=folder / arm, fabric=device.fabric(), watcher=Quiet(arm)
             )
-            found[arm] = judged(outcomes, labels)
+            found[arm] = judged(outcome.folds, labels)
             print(f"{arm}: AUC by image {found[arm]['value']:.3f}", flush=True)
     print(
         json.dumps(

@@ -51,7 +51,9 @@ def tiny_config() -> Config:
     return Config(
         preparation=PreparationConfig(size=48, roi="box"),
         network=NetworkConfig(trunk="densenet-tiny", width=16, heads=2, covariates=("age", "sex")),
-        training=TrainingConfig(folds=2, epochs=6, precision="32-true", learning_rate=3e-3, averaging=0.8),
+        training=TrainingConfig(
+            folds=2, members="folds", epochs=6, precision="32-true", learning_rate=3e-3, averaging=0.8
+        ),
     )
 
 

@@ -113,6 +113,9 @@ class Silent:
     def fold_started(self, *, number: int, folds: int) -> None:
         """Nothing to keep."""
 
+    def final_started(self) -> None:
+        """Nothing to keep."""
+
     def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
         self.epochs.append(epoch)
 

@@ -244,6 +244,9 @@ class TrainingConfig(_Settings):
     """Of a split by patients; by sites or looks there is one for each."""
     repeats: Annotated[int, Field(ge=1, le=50)] = 1
     """Of a split by patients."""
+    members: Literal["one", "folds"] = "one"
+    """What the bundle holds: one network, fitted to all patients once the folds have told how well that does; or the
+    networks of the first repeat's folds, whose mean logit decides, at as many times the cost."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 30
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 8
     """Patients in a step."""

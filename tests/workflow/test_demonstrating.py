@@ -46,6 +46,9 @@ class Noted:
     def fold_started(self, *, number: int, folds: int) -> None:
         pass
 
+    def final_started(self) -> None:
+        self.folds.append(len(self.folds))
+
     def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
         pass
 
@@ -78,7 +81,8 @@ def test_the_demonstration_goes_from_nothing_to_pages_and_goes_on_where_it_stood
     noted = Noted()
     made = workflow.demo(tmp_path / "demo", watcher=noted, patients=20, held_out=20)
     assert noted.counts["making patients of sites A and B"] == (20, 20)
-    assert noted.folds == [0, 1, 2]
+    # Three folds, and behind them what learns from all patients.
+    assert noted.folds == [0, 1, 2, 3]
 
     # The site that is judged on is the one that was not learnt from, and no patient is in both.
     with (tmp_path / "demo/site-c/labels.csv").open(encoding="utf-8", newline="") as table:

@@ -49,6 +49,7 @@ def die_in_rename(self, target):
 class Watcher:
     def auxiliary_epoch(self, **_): pass
     def fold_started(self, **_): pass
+    def final_started(self): pass
     def epoch_done(self, **_): pass
     def stage(self, name): pass
     def fold_done(self, outcome):

@@ -8,6 +8,7 @@ A bundle is a folder that stands alone::
     training_cases.json     pseudonyms and pixel hashes of the training cases, and of those that the bundle was
                             recalibrated on, to refuse testing on either
     members/0/planes.onnx   planes -> gate scores, pooled vectors, signed class maps, likelihood of lesion
+    members/0/planes-int8.onnx   the same in eight bits, where that is offered
     members/0/head.onnx     scores, vectors, covariates -> logits, plane weights
     members/0/weights.safetensors
     members/1/...
@@ -24,12 +25,15 @@ from osteoscope.evaluation.calibration import CalibrationMap, ChosenCalibration,
 from osteoscope.evaluation.conformal import ConformalThresholds, Refused
 from osteoscope.imaging.volume import Modality
 
-SCHEMA = 2
+SCHEMA = 3
+READABLE = (2, 3)
+"""Schemas that are read; what one of before lacks takes its default."""
 MANIFEST = "bundle.json"
 MANIFEST_HASH = "bundle.json.sha256"
 MODEL_CARD = "MODEL_CARD.md"
 TRAINING_CASES = "training_cases.json"
 PLANES_GRAPH = "planes.onnx"
+INT8_GRAPH = "planes-int8.onnx"
 PLANES_OUTPUTS = ("scores", "vectors", "maps", "lesions")
 HEAD_GRAPH = "head.onnx"
 WEIGHTS = "weights.safetensors"
@@ -43,8 +47,8 @@ class Member(_Part):
     """One network of the bundle."""
 
     folder: Annotated[str, Field(pattern=r"^members/\d+$")]
-    fold: int
-    """The fold that this network never saw."""
+    fold: int | None
+    """The fold that this network never saw; None for one that saw them all."""
     covariates: dict[str, Any] | None
     """How covariates are encoded, fitted on this member's training cases; None for a network without."""
 
@@ -105,6 +109,22 @@ class Verdicts(_Part):
         return ConformalThresholds(level=self.level, thresholds=self.thresholds, counts=self.counts)
 
 
+class Int8(_Part):
+    """Whether the networks may be run in eight bits, by what that does to patients that they never saw."""
+
+    offered: bool
+    reason: str | None
+    """Why they may not."""
+    auc_float32: float | None
+    """Out-of-fold, mean over the classes; None where it is not defined."""
+    auc_int8: float | None
+    map_correlation: float
+    """Between the class maps of both, mean over the patients."""
+    least_map_correlation: float
+    """Of any patient."""
+    patients: int
+
+
 class Training(_Part):
     """Where the bundle comes from."""
 
@@ -145,7 +165,7 @@ class Recalibration(_Part):
 class Manifest(_Part):
     """All that is to be known of a bundle."""
 
-    schema_version: Literal[2] = Field(default=2, alias="schema", serialization_alias="schema")
+    schema_version: Literal[2, 3] = Field(default=3, alias="schema", serialization_alias="schema")
     osteoscope: str
     classes: tuple[str, ...]
     slugs: tuple[str, ...]
@@ -165,6 +185,8 @@ class Manifest(_Part):
     training: Training
     performance: dict[str, Any]
     """Out-of-fold figures by patient, with their intervals, as they were before any recalibration."""
+    int8: Int8 | None = None
+    """Whether eight bits are offered; None where that was never tried."""
     lineage: tuple[Recalibration, ...] = ()
     """What was done to the bundle since it was trained, in order."""
     files: dict[str, str]

@@ -49,8 +49,7 @@ def model_card(manifest: Manifest) -> str:
     return f"""# Model card
 
 ## What it is
-{len(manifest.members)} networks ({manifest.network.trunk}, {manifest.plane_shape(manifest.modalities[0])[1]} px) that tell {_listed(manifest.classes)} apart on
-{_listed(manifest.modalities)} images. Their mean logit, {_calibrated(manifest)}, gives the probabilities.
+{_networks(manifest)}
 Made with Osteoscope {manifest.osteoscope}.
 
 ## What it is for
@@ -70,17 +69,42 @@ Probabilities assume these shares of the classes before the image is read: {_sha
 Calibration: {_method(manifest)} {manifest.calibration.fitted_on} {verdict_line}
 
 ## How well it does
-Out-of-fold, by patient, on the training cohort (95 % intervals); the fitted bundle was not measured by this, the procedure was.{_BEFORE if manifest.lineage else ""}
+Out-of-fold, by patient, on the training cohort (95 % intervals); the bundle was not measured by this, the procedure that made it was.{_BEFORE if manifest.lineage else ""}
 
 | figure | value |
 |---|---|
 {_performance_rows(manifest.performance)}
-{_lineage(manifest)}
+{_int8(manifest)}{_lineage(manifest)}
 ## What it cannot do
 - It knows {_listed(manifest.classes)} and nothing else: any other diagnosis gets one of these names, or none.
 - Figures hold for images like those of the training cohort. Measure it on your own cases with `osteoscope evaluate` first.
 - An evidence map shows what raised or lowered the answer. It is not a segmentation.{_missed(manifest)}
 """
+
+
+def _networks(manifest: Manifest) -> str:
+    """Say what is in the bundle, and how it comes to its answer."""
+    size = manifest.plane_shape(manifest.modalities[0])[1]
+    what = f"({manifest.network.trunk}, {size} px)"
+    task = f"{_listed(manifest.classes)} apart on\n{_listed(manifest.modalities)} images"
+    if len(manifest.members) > 1:
+        of_folds = f"{len(manifest.members)} networks {what}, one of each fold, that tell {task}."
+        return f"{of_folds} Their mean logit, {_calibrated(manifest)}, gives the probabilities."
+    learnt = ", fitted to all of the patients below," if manifest.members[0].fold is None else ""
+    return f"One network {what}{learnt} that tells {task}. Its logit, {_calibrated(manifest)}, gives the probabilities."
+
+
+def _int8(manifest: Manifest) -> str:
+    """Say whether the networks may be run in eight bits, and what that changes."""
+    found = manifest.int8
+    if found is None:
+        return ""
+    if not found.offered:
+        return f"\nEight bits are not offered: {found.reason}.\n"
+    return (
+        f"\nIn eight bits (`--int8`) the out-of-fold AUC is {found.auc_int8:.3f} instead of {found.auc_float32:.3f}, and maps correlate "
+        f"by {found.map_correlation:.3f} with those of float32 (at least {found.least_map_correlation:.3f}; {found.patients} patients).\n"
+    )
 
 
 def _reading(manifest: Manifest) -> str:

@@ -11,7 +11,19 @@ import sys
 import typer
 
 import osteoscope
-from osteoscope.cli import cohort, compare, demo, evaluate, inspect, phantom, predict, recalibrate, robustness, train
+from osteoscope.cli import (
+    cohort,
+    compare,
+    demo,
+    evaluate,
+    export,
+    inspect,
+    phantom,
+    predict,
+    recalibrate,
+    robustness,
+    train,
+)
 from osteoscope.errors import OsteoscopeError
 
 FAULT = 3
@@ -33,6 +45,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("recalibrate")(recalibrate.recalibrate)
 app.command("robustness")(robustness.robustness)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from osteoscope.config import Config
     from osteoscope.training.crossval import FoldOutcome, RunWatcher
 
+_FINAL = "all patients, for the bundle"
+
 
 @contextlib.contextmanager
 def watching(config: Config) -> Iterator[RunWatcher]:
@@ -36,7 +38,8 @@ def watching(config: Config) -> Iterator[RunWatcher]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         settings = config.training
-        yield _BarWatcher(progress, epochs=settings.epochs, folds=settings.folds * settings.repeats)
+        fits = settings.folds * settings.repeats + (settings.members == "one")
+        yield _BarWatcher(progress, epochs=settings.epochs, fits=fits)
 
 
 class _Auc:
@@ -58,10 +61,10 @@ class _Auc:
 class _BarWatcher:
     """A live bar: fold, loss, AUC, time left."""
 
-    def __init__(self, progress: Progress, *, epochs: int, folds: int) -> None:
+    def __init__(self, progress: Progress, *, epochs: int, fits: int) -> None:
         self._progress = progress
         self._epochs = epochs
-        self._task = progress.add_task("preparing", total=epochs * folds)
+        self._task = progress.add_task("preparing", total=epochs * fits)
         self._auxiliary: TaskID | None = None
         self._fold = ""
         self._number = 0
@@ -78,6 +81,11 @@ class _BarWatcher:
         self._number = number
         self._fold = f"fold {number + 1}/{folds}"
         self._progress.update(self._task, description=self._fold, completed=number * self._epochs)
+
+    def final_started(self) -> None:
+        self._number += 1
+        self._fold = _FINAL
+        self._progress.update(self._task, description=self._fold, completed=self._number * self._epochs)
 
     def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
         training = "" if training_auc is None else f" (training {training_auc:.3f})"
@@ -104,6 +112,10 @@ class _LogWatcher:
 
     def fold_started(self, *, number: int, folds: int) -> None:
         self._fold = f"fold {number + 1} of {folds}"
+        log(f"{self._fold}: started")
+
+    def final_started(self) -> None:
+        self._fold = _FINAL
         log(f"{self._fold}: started")
 
     def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:

@@ -43,11 +43,11 @@ def bundle_run(
     cases: Sequence[Case],
     config: Config,
     auxiliary: dict[str, Any] | None,
-    outcomes: Sequence[FoldOutcome],
+    members: Sequence[FoldOutcome],
     calibration: BundleCalibration,
     metrics: dict[str, Any],
 ) -> None:
-    """Write the bundle of a run: the networks of its first repeat, whose mean logit decides.
+    """Write the bundle of a run: its `members`, whose mean logit decides.
 
     `auxiliary` says what they learnt from before, None for nothing.
 
@@ -56,7 +56,6 @@ def bundle_run(
     StorageError
         If the operating system refuses.
     """
-    first = [outcome for outcome in outcomes if outcome.repeat == 0]
     phantoms = any(image.phantom for case in cases for image in case.images)
     manifest = Manifest(
         osteoscope=osteoscope.__version__,
@@ -67,11 +66,12 @@ def bundle_run(
         network=config.network,
         members=tuple(
             Member(
-                folder=f"members/{outcome.fold}",
-                fold=outcome.fold,
-                covariates=None if outcome.encoder is None else outcome.encoder.to_json(),
+                folder=f"members/{number}",
+                # One that judges nobody has left nobody out.
+                fold=member.fold if member.cases else None,
+                covariates=None if member.encoder is None else member.encoder.to_json(),
             )
-            for outcome in first
+            for number, member in enumerate(members)
         ),
         calibration=Calibration.of(
             calibration.chosen,
@@ -99,7 +99,10 @@ def bundle_run(
         files={},
     )
     write_bundle(
-        manifest, target, member_folders=[o.member_folder() for o in first], training_cases=SeenCases.of(cases)
+        manifest,
+        target,
+        member_folders=[member.member_folder() for member in members],
+        training_cases=SeenCases.of(cases),
     )
 
 

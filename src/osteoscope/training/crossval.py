@@ -26,10 +26,11 @@ from osteoscope.training.checkpoint import remove_checkpoints
 from osteoscope.training.export import export_member, member_is_whole
 from osteoscope.training.fit import FitPlan, fit
 from osteoscope.training.planes import load_cases
+from osteoscope.training.run_folder import read_run
 from osteoscope.training.volumes import load_volumes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from osteoscope.training.weights import Start
 
 FOLDS_FOLDER = "folds"
+FINAL_FOLDER = "final"
 MEMBER_FOLDER = "member"
 _OUTCOME = "predictions.json"
 _EVIDENCE = "evidence.npz"
@@ -56,6 +58,9 @@ class RunWatcher(Protocol):
 
     def fold_started(self, *, number: int, folds: int) -> None:
         """Take note that fold `number`, counted from 0 over all repeats, begins."""
+
+    def final_started(self) -> None:
+        """Take note that the folds are done, and one network begins to learn from all patients."""
 
     def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
         """Take note that `epoch` of `epochs` are done."""
@@ -97,6 +102,26 @@ class FoldOutcome:
         return self.folder / MEMBER_FOLDER
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunOutcome:
+    """All networks of a run."""
+
+    folds: tuple[FoldOutcome, ...]
+    """Of all repeats, in order."""
+    final: FoldOutcome | None
+    """What learnt from all patients and so judges none of them; None where the folds' own networks are handed on."""
+
+    @property
+    def fitted(self) -> tuple[FoldOutcome, ...]:
+        """Give all that was fitted."""
+        return self.folds if self.final is None else (*self.folds, self.final)
+
+    @property
+    def members(self) -> tuple[FoldOutcome, ...]:
+        """Give those that make the bundle."""
+        return tuple(one for one in self.folds if one.repeat == 0) if self.final is None else (self.final,)
+
+
 def run_folds(
     cases: Sequence[Case],
     folds: Folds,
@@ -107,8 +132,8 @@ def run_folds(
     folder: Path,
     fabric: Fabric,
     watcher: RunWatcher,
-) -> list[FoldOutcome]:
-    """Do every fold that is not done yet.
+) -> RunOutcome:
+    """Do every fold that is not done yet, and then, where the bundle is to hold one network, fit that to all cases.
 
     Parameters
     ----------
@@ -136,25 +161,40 @@ def run_folds(
     """
     store: CaseStore | None = None
     outcomes = []
-    for number in range(folds.repeats * folds.folds):
-        repeat, fold = divmod(number, folds.folds)
-        fold_folder = folder / FOLDS_FOLDER / str(number)
-        watcher.fold_started(number=number, folds=folds.repeats * folds.folds)
-        if not _is_done(fold_folder):
+    for part in _parts(folds, config, folder):
+        if part.is_final:
+            watcher.final_started()
+        else:
+            watcher.fold_started(number=part.number, folds=folds.repeats * folds.folds)
+        if not _is_done(part.folder):
             store = store or _load(cases, config.preparation)
-            tested = folds.test_patients(repeat, fold)
-            part = _Part(number=number, repeat=repeat, fold=fold, tested=frozenset(tested), folder=fold_folder)
             _do_fold(part, cases, store, config, start=start, rehearsal=rehearsal, fabric=fabric, watcher=watcher)
         # A kill may have come between a fold's outcome and the removal of its checkpoints.
-        remove_checkpoints(fold_folder)
-        outcomes.append(read_outcome(fold_folder))
-        watcher.fold_done(outcomes[-1])
-    return outcomes
+        remove_checkpoints(part.folder)
+        outcomes.append(read_outcome(part.folder))
+        if not part.is_final:
+            watcher.fold_done(outcomes[-1])
+    final = outcomes.pop() if config.training.members == "one" else None
+    return RunOutcome(folds=tuple(outcomes), final=final)
 
 
-def folds_are_done(folder: Path, folds: Folds) -> bool:
-    """Tell whether every fold of a run is done, so that nothing is left to be fitted."""
-    return all(_is_done(folder / FOLDS_FOLDER / str(number)) for number in range(folds.repeats * folds.folds))
+def folds_are_done(folder: Path, folds: Folds, config: Config) -> bool:
+    """Tell whether all networks of a run are done, so that nothing is left to be fitted."""
+    return all(_is_done(part.folder) for part in _parts(folds, config, folder))
+
+
+def _parts(folds: Folds, config: Config, folder: Path) -> Iterator[_Part]:
+    """List what is fitted: each fold of each repeat, and what learns from all, if anything does."""
+    number = 0
+    for repeat in range(folds.repeats):
+        for fold in range(folds.folds):
+            tested = frozenset(folds.test_patients(repeat, fold))
+            yield _Part(
+                number=number, repeat=repeat, fold=fold, tested=tested, folder=folder / FOLDS_FOLDER / str(number)
+            )
+            number += 1
+    if config.training.members == "one":
+        yield _Part(number=number, repeat=0, fold=folds.folds, tested=frozenset(), folder=folder / FINAL_FOLDER)
 
 
 def _load(cases: Sequence[Case], preparation: PreparationConfig) -> CaseStore:
@@ -165,6 +205,21 @@ def _load(cases: Sequence[Case], preparation: PreparationConfig) -> CaseStore:
 
 def _is_done(folder: Path) -> bool:
     return (folder / _OUTCOME).is_file() and member_is_whole(folder / MEMBER_FOLDER)
+
+
+def first_repeat(run: Path) -> list[FoldOutcome]:
+    """Read the outcomes of a run's first repeat, in the order of its folds.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run whose folds are done.
+    """
+    if read_run(run).get("status") != "done":
+        raise RunError("is a run whose folds are not done", path=run, remedy="run the same training again to its end")
+    numbers = sorted(int(path.name) for path in (run / FOLDS_FOLDER).iterdir())
+    outcomes = (read_outcome(run / FOLDS_FOLDER / str(number)) for number in numbers)
+    return [outcome for outcome in outcomes if outcome.repeat == 0]
 
 
 def read_outcome(folder: Path) -> FoldOutcome:
@@ -216,7 +271,12 @@ class _Part:
     repeat: int
     fold: int
     tested: frozenset[str]
+    """Patients that are left out, to be judged."""
     folder: Path
+
+    @property
+    def is_final(self) -> bool:
+        return not self.tested
 
 
 def _do_fold(
@@ -257,7 +317,7 @@ def _do_fold(
         rehearsal=rehearsal,
     )
     history = fit(network, plan, fabric=fabric, folder=part.folder, watcher=watcher.epoch_done)
-    watcher.stage("exporting, and judging the patients left out")
+    watcher.stage("exporting" if part.is_final else "exporting, and judging the patients left out")
     network.to("cpu")
     parity = export_member(
         network,
@@ -265,7 +325,9 @@ def _do_fold(
         planes=two_planes(prepare_case(training[0], config.preparation)),
         covariates=None if covariates is None else covariates[0].numpy(),
     )
-    member = Member(engine=MemberEngine(part.folder / MEMBER_FOLDER, threads=torch.get_num_threads()), encoder=encoder)
+    # Always the same, so that a run that goes on later ends with the same bytes.
+    engine = MemberEngine(part.folder / MEMBER_FOLDER, threads=torch.get_num_threads(), runtime="onnxruntime")
+    member = Member(engine=engine, encoder=encoder)
     prepared = [prepare_case(case, config.preparation) for case in testing]
     explained = [predict_case(case, planes, [member]) for case, planes in zip(testing, prepared, strict=True)]
     differences = [

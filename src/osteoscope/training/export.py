@@ -18,6 +18,7 @@ from osteoscope.errors import BundleError
 from osteoscope.inference.engine import MemberEngine
 from osteoscope.storage import storage_error
 from osteoscope.training.checkpoint import save_weights
+from osteoscope.training.layout import laid_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,30 +103,18 @@ def export_member(
         If the operating system refuses.
     """
     network = network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    example = torch.from_numpy(planes)
     patient = None if covariates is None else torch.from_numpy(covariates)[None]
     with torch.no_grad():
-        scores, vectors, maps, lesions = _PlanesHalf(network)(example)
-        logits, weights = _HeadHalf(network)(scores, vectors, patient)
+        scores, vectors, _, _ = _PlanesHalf(network)(torch.from_numpy(planes))
     folder.mkdir(parents=True, exist_ok=True)
     number = torch.export.Dim("planes", min=1)
-    _export(_PlanesHalf(network), (example,), folder / PLANES_GRAPH, ["planes"], list(PLANES_OUTPUTS), number)
+    export_planes(laid_out(network), folder / PLANES_GRAPH, example=planes)
     head_inputs = (scores, vectors) if patient is None else (scores, vectors, patient)
     names = ["scores", "vectors", "covariates"][: len(head_inputs)]
     _export(_HeadHalf(network), head_inputs, folder / HEAD_GRAPH, names, ["logits", "weights"], number)
     save_weights(network, folder / WEIGHTS)
 
-    engine = MemberEngine(folder)
-    read = engine.read(planes)
-    judged = engine.judge(read, covariates)
-    parity = Parity(
-        scores=_difference(scores, read.scores),
-        vectors=_difference(vectors, read.vectors),
-        maps=_difference(maps, read.maps),
-        lesions=_difference(lesions, read.lesions),
-        logits=_difference(logits, judged.logits),
-        weights=_difference(weights, judged.weights),
-    )
+    parity = parity_of(network, MemberEngine(folder), planes=planes, covariates=covariates)
     if not parity.worst() <= PARITY:
         raise BundleError(
             f"the exported graph differs from the network by {parity.worst():.2e}, more than {PARITY:.0e}",
@@ -133,6 +122,62 @@ def export_member(
             remedy="train in float32 (training.precision = '32-true'), and report this with the versions in run.json",
         )
     return parity
+
+
+def parity_of(
+    network: TumourNetwork, engine: MemberEngine, *, planes: NDArray[np.float32], covariates: NDArray[np.float32] | None
+) -> Parity:
+    """Compare graphs with the network that they were made of.
+
+    Parameters
+    ----------
+    network
+        In float32, on the CPU.
+    engine
+        The loaded graphs.
+    planes
+        (planes, channels, size, size), 0..1.
+    covariates
+        (covariates,) of one patient, or None.
+    """
+    with torch.no_grad():
+        reading = network.encoder(torch.from_numpy(planes))
+        maps = network.class_maps(reading.maps)
+        one_patient = torch.ones((1, len(planes)), dtype=torch.bool)
+        patient = None if covariates is None else torch.from_numpy(covariates)[None]
+        judged = network.head(reading.scores, reading.vectors, one_patient, patient)
+    read = engine.read(planes)
+    said = engine.judge(read, covariates)
+    return Parity(
+        scores=_difference(reading.scores, read.scores),
+        vectors=_difference(reading.vectors, read.vectors),
+        maps=_difference(maps, read.maps),
+        lesions=_difference(torch.sigmoid(reading.lesions), read.lesions),
+        logits=_difference(judged.logits[0], said.logits),
+        weights=_difference(judged.weights[0], said.weights),
+    )
+
+
+def export_planes(network: TumourNetwork, path: Path, *, example: NDArray[np.float32]) -> None:
+    """Write the graph of a network that reads planes.
+
+    Parameters
+    ----------
+    network
+        In evaluation, on the CPU.
+    path
+        The file to write.
+    example
+        (planes, channels, size, size), two or more.
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses.
+    """
+    number = torch.export.Dim("planes", min=1)
+    inputs = (torch.from_numpy(example),)
+    _export(_PlanesHalf(network), inputs, path, ["planes"], list(PLANES_OUTPUTS), number)
 
 
 def member_is_whole(folder: Path) -> bool:
@@ -184,7 +229,7 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _difference(torch_output: Tensor, graph_output: NDArray[np.float32]) -> float:
-    """Largest absolute difference, as a share of the output's largest value where that exceeds 1; NaN if any is NaN."""
-    reference = torch_output.detach().numpy()
-    return float(np.abs(reference - graph_output).max() / max(1.0, float(np.abs(reference).max())))
+def _difference(of_network: Tensor, of_graph: NDArray[np.float32]) -> float:
+    """Largest difference, as a share of the output's largest value where that exceeds 1; NaN if any is NaN."""
+    expected = of_network.numpy()
+    return float(np.abs(expected - of_graph).max() / max(1.0, float(np.abs(expected).max())))

@@ -49,7 +49,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _sweep(folder: Path) -> None:
     """Remove what a process that was killed had begun to write beside its target."""
-    for path in [*folder.glob(".*.tmp"), *folder.glob(".*.old"), *folder.glob("folds/*/.*.tmp")]:
+    for path in [
+        *folder.glob(".*.tmp"),
+        *folder.glob(".*.old"),
+        *folder.glob("folds/*/.*.tmp"),
+        *folder.glob("final/.*.tmp"),
+    ]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from osteoscope.config import Config, Covariate, NetworkName, Preset, RegionOfInterest, Split, TrainingConfig
     from osteoscope.evaluation.document import Predictions
     from osteoscope.report.content import Beside
-    from osteoscope.training.crossval import FoldOutcome, RunWatcher
+    from osteoscope.training.crossval import FoldOutcome, RunOutcome, RunWatcher
     from osteoscope.training.weights import Start
 
 BUNDLE_FOLDER = "bundle"
@@ -215,7 +215,7 @@ def train(
         rehearsal = None
         with deterministic(device.threads):
             # A run whose folds are done needs what was learnt no more, should the cache have been cleared.
-            if teaching and not folds_are_done(output, folds):
+            if teaching and not folds_are_done(output, folds, config):
                 watcher.stage(f"learning from {len(teaching)} auxiliary images")
                 start = learnt = learn(
                     teaching,
@@ -227,7 +227,7 @@ def train(
                 )
                 write_json(output / AUXILIARY_FACTS, learnt.to_json())
                 rehearsal = rehearsal_of(teaching, learnt, config)
-            outcomes = run_folds(
+            outcome = run_folds(
                 cases,
                 folds,
                 config,
@@ -242,7 +242,7 @@ def train(
             cases={case.patient: case for case in cases},
             config=config,
             auxiliary=_auxiliary_facts(output) if teaching else None,
-            outcomes=outcomes,
+            outcome=outcome,
             audited=audited,
             folds=folds,
             proof=disjoint,
@@ -251,12 +251,12 @@ def train(
         )
         watcher.stage("figures, bundle and report")
         metrics = _conclude_run(study, output)
-        seconds = sum(record["seconds"] for outcome in outcomes for record in outcome.history)
+        seconds = sum(record["seconds"] for fitted in outcome.fitted for record in fitted.history)
         finish(
             output,
             training_minutes=round(seconds / 60, 2),
             auxiliary=study.auxiliary,
-            parity=[outcome.parity for outcome in outcomes],
+            parity=[fitted.parity for fitted in outcome.fitted],
         )
     return StudySummary(folder=output, report=output / REPORT, metrics=metrics)
 
@@ -322,7 +322,7 @@ class _RunStudy:
     config: Config
     auxiliary: dict[str, Any] | None
     """What was learnt from auxiliary images first."""
-    outcomes: list[FoldOutcome]
+    outcome: RunOutcome
     audited: AuditedCohort
     folds: Folds
     proof: dict[str, Any]
@@ -343,10 +343,10 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
 
     cohort, config = study.cohort, study.config
     prior = (1 / len(cohort.classes),) * len(cohort.classes)
-    out_of_fold, calibration = calibrate(study.outcomes, prior)
+    out_of_fold, calibration = calibrate(study.outcome.folds, prior)
     views = [
         view
-        for outcome in study.outcomes
+        for outcome in study.outcome.folds
         if outcome.repeat == 0
         for explained in outcome.cases
         for view in lesion_views(
@@ -361,7 +361,7 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
         seed=config.training.seed,
         estimates=(
             "How well this training procedure does on patients like these: every patient was judged by a network that "
-            "was fitted without that patient. The bundle's own networks, together, were not measured."
+            "was fitted without that patient. What the bundle holds was not itself measured."
         ),
     )
     besides = tuple(compare_with(run, out_of_fold.by_patient) for run in study.others)
@@ -388,11 +388,11 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
         accepted=study.audited.accepted(),
     )
     metrics["evidence_through_weights"] = _spread(
-        [share for outcome in study.outcomes if outcome.repeat == 0 for share in outcome.differences_through_weights]
+        [share for fold in study.outcome.folds if fold.repeat == 0 for share in fold.differences_through_weights]
     )
     write_text(output / OOF, oof_csv(out_of_fold, cohort.slugs))
     write_text(output / OOF_IMAGES, oof_images_csv(out_of_fold, cohort.slugs))
-    write_text(output / HISTORY, _history_csv(study.outcomes))
+    write_text(output / HISTORY, _history_csv(study.outcome.folds))
     write_json(output / METRICS, metrics)
     bundle_run(
         output / BUNDLE_FOLDER,
@@ -400,7 +400,7 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
         cases=list(study.cases.values()),
         config=config,
         auxiliary=study.auxiliary,
-        outcomes=study.outcomes,
+        members=study.outcome.members,
         calibration=calibration,
         metrics=metrics,
     )
@@ -441,7 +441,7 @@ def _report_run(
         cases=study.cases,
         explained=[
             (case, f"Predicted by the network of fold {outcome.fold + 1}, which never saw this patient.")
-            for outcome in study.outcomes
+            for outcome in study.outcome.folds
             if outcome.repeat == 0
             for case in outcome.cases
         ],
@@ -460,7 +460,7 @@ def _report_run(
         phantom=assemble.shows_phantoms(cohort),
         model_name=network_name(config.network),
         beside=besides,
-        history=_history(study.outcomes),
+        history=_history(study.outcome.folds),
         participants=assemble.participants(cohort),
         folds=assemble.fold_counts(study.proof),
         findings=assemble.findings(study.audited.settled.open),
