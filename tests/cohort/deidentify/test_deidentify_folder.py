@@ -1,0 +1,249 @@
+"""A folder: every file once, a run that goes on, and lists of what was left out."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import shutil
+import stat
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_files import write_dicom, write_series
+
+from osteoscope.cohort.deidentify import Key, deidentify_folder
+from osteoscope.errors import ConfigError, InputError, StorageError
+from osteoscope.storage import LOCK
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCAN = np.random.default_rng(0).integers(0, 400, (4, 32, 32), dtype=np.uint16)
+
+
+def archive(folder: Path) -> Path:
+    """Write two patients, a captured screen, a file that is none, and a copy."""
+    write_series(folder / "Nobody Anna" / "ct", SCAN, PatientID="1", StudyDate="20240401")
+    write_series(folder / "b" / "deep" / "er", SCAN[:2] + 1, series="b", PatientID="2", StudyDate="20240401")
+    write_dicom(folder / "Nobody Anna" / "screen.dcm", SCAN[0], "SC", series="c", PatientID="1")
+    (folder / "note.txt").write_text("a note\n")
+    first = sorted((folder / "Nobody Anna" / "ct").iterdir())[0]
+    shutil.copy(first, folder / "copy.dcm")
+    return folder
+
+
+def written(output: Path) -> list[Path]:
+    return sorted(output.rglob("*.dcm"))
+
+
+def left_out(output: Path) -> dict[str, tuple[str, str]]:
+    with output.with_name(f"{output.name}.left-out.csv").open(encoding="utf-8", newline="") as stream:
+        return {row["file"]: (row["outcome"], row["reason"]) for row in csv.DictReader(stream)}
+
+
+def test_files_go_to_a_folder_of_patient_study_and_series(tmp_path: Path) -> None:
+    report = deidentify_folder(archive(tmp_path / "in"), tmp_path / "out")
+    key = Key.open(tmp_path / "out.key.json")
+    assert (report["written"], report["copies"], report["patients"]) == (6, 1, 2)
+    assert report["quarantined"] == {"a captured screen or a scanned film": 1}
+    assert left_out(tmp_path / "out")["Nobody Anna/screen.dcm"][0] == "quarantined"
+    for path in written(tmp_path / "out"):
+        patient, study, series, name = path.relative_to(tmp_path / "out").parts
+        found = pydicom.dcmread(path)
+        assert patient == found.PatientID in (key.patient("1"), key.patient("2"))
+        assert (study[:2], series[:2]) == ("S-", "R-")
+        assert int(name[:5]) == found.InstanceNumber
+
+
+def test_the_output_names_no_file_and_no_value_of_the_source(tmp_path: Path) -> None:
+    deidentify_folder(archive(tmp_path / "in"), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_file()} == {"report.json", "report.csv", LOCK}
+    for path in (tmp_path / "out").rglob("*"):
+        assert "Nobody" not in str(path.relative_to(tmp_path))
+        assert path.is_dir() or b"Nobody" not in path.read_bytes()
+    for path in tmp_path.glob("out.*"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    rows = list(csv.DictReader((tmp_path / "out" / "report.csv").read_text().splitlines()))
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [{**row, "elements": int(row["elements"])} for row in rows] == report["actions"]
+    (names,) = (row for row in report["actions"] if row["name"] == "PatientName")
+    assert (names["action"], names["elements"]) == ("replaced", 6)
+
+
+def test_a_second_run_takes_only_what_is_new_or_changed(tmp_path: Path) -> None:
+    source = archive(tmp_path / "in")
+    first = deidentify_folder(source, tmp_path / "out")
+    times = {path: path.stat().st_mtime_ns for path in written(tmp_path / "out")}
+    assert deidentify_folder(source, tmp_path / "out") == first
+    assert {path: path.stat().st_mtime_ns for path in written(tmp_path / "out")} == times
+    write_series(source / "new", SCAN[:3] + 2, series="n", PatientID="1")
+    gone = written(tmp_path / "out")[0]
+    gone.unlink()
+    again = deidentify_folder(source, tmp_path / "out")
+    assert (again["written"], again["patients"]) == (9, 2)
+    assert gone.exists()
+    kept = [path for path in times if path != gone]
+    assert [path.stat().st_mtime_ns for path in kept] == [times[path] for path in kept]
+
+
+def test_no_space_left_half_way_leaves_whole_files_and_the_next_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, calls, sync = archive(tmp_path / "in"), [], os.fsync
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match="free some space"):
+            deidentify_folder(source, tmp_path / "out")
+    assert len(written(tmp_path / "out")) == 3  # the key was the first that was written
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    whole = deidentify_folder(source, tmp_path / "whole", key=tmp_path / "out.key.json")
+    assert deidentify_folder(source, tmp_path / "out") == whole
+    assert [path.read_bytes() for path in written(tmp_path / "out")] == [
+        path.read_bytes() for path in written(tmp_path / "whole")
+    ]
+
+
+def test_a_journal_that_ends_within_a_line_is_gone_on_with(tmp_path: Path) -> None:
+    source = archive(tmp_path / "in")
+    first = deidentify_folder(source, tmp_path / "out")
+    journal = tmp_path / "out.journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-30])
+    assert deidentify_folder(source, tmp_path / "out") == first
+
+
+def test_a_damaged_journal_and_one_of_another_key_are_refused(tmp_path: Path) -> None:
+    source = archive(tmp_path / "in")
+    deidentify_folder(source, tmp_path / "out")
+    (tmp_path / "out.key.json").unlink()
+    with pytest.raises(ConfigError, match="made with another key"):
+        deidentify_folder(source, tmp_path / "out")
+    (tmp_path / "out.journal.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match="found another file"):
+        deidentify_folder(source, tmp_path / "out")
+    (tmp_path / "out.journal.jsonl").write_text("no JSON\n")
+    with pytest.raises(ConfigError, match="damaged"):
+        deidentify_folder(source, tmp_path / "out")
+
+
+def test_files_are_released_by_a_list_once_a_person_has_looked(tmp_path: Path) -> None:
+    source, names = archive(tmp_path / "in"), tmp_path / "names.txt"
+    names.write_text("# looked at\nNobody Anna/screen.dcm\n\n")
+    with pytest.raises(InputError, match="name 1 of the list"):
+        deidentify_folder(source, tmp_path / "out", released=names)
+    deidentify_folder(source, tmp_path / "out")
+    report = deidentify_folder(source, tmp_path / "out", released=names)
+    assert (report["written"], report["quarantined"]) == (7, {})
+    assert deidentify_folder(source, tmp_path / "out") == report
+    assert deidentify_folder(source, tmp_path / "out", released=names) == report
+    names.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="UTF-8"):
+        deidentify_folder(source, tmp_path / "out", released=names)
+
+
+def test_zips_are_looked_into_and_a_zip_in_a_zip_is_listed(tmp_path: Path) -> None:
+    plain = archive(tmp_path / "plain")
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "in" / "export.zip", "w") as packed:
+        for path in sorted(plain.rglob("*.dcm")):
+            packed.write(path, path.relative_to(plain))
+        packed.writestr("inner.zip", (tmp_path / "in" / "export.zip").read_bytes() or b"PK\x05\x06" + bytes(18))
+    (tmp_path / "in" / "broken.zip").write_bytes(b"PK\x03\x04 and no more")
+    report = deidentify_folder(tmp_path / "in", tmp_path / "out")
+    assert (report["written"], report["copies"]) == (6, 1)
+    listed = left_out(tmp_path / "out")
+    assert listed["export.zip!Nobody Anna/screen.dcm"][0] == "quarantined"
+    assert "found a zip" in listed["export.zip!inner.zip"][1]
+    assert "broken.zip" in listed
+    times = [path.stat().st_mtime_ns for path in written(tmp_path / "out")]
+    assert deidentify_folder(tmp_path / "in", tmp_path / "out") == report
+    assert [path.stat().st_mtime_ns for path in written(tmp_path / "out")] == times
+
+
+def test_what_cannot_be_read_or_is_no_dicom_is_listed_with_the_reason(tmp_path: Path) -> None:
+    source = archive(tmp_path / "in")
+    whole = (source / "copy.dcm").read_bytes()
+    (source / "short.dcm").write_bytes(whole[:-300])
+    (source / "strange.bin").write_bytes(b"\x01\x02\x03" * 400)
+    (source / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    report = deidentify_folder(source, tmp_path / "out")
+    assert report["written"] == 6
+    listed = left_out(tmp_path / "out")
+    assert "pixels" in listed["short.dcm"][1]
+    assert listed["strange.bin"][0] == "refused"
+    assert "expected DICOM, found PNG" in listed["picture.png"][1]
+
+
+def test_two_patients_with_the_same_uids_are_kept_apart_and_named(tmp_path: Path) -> None:
+    for patient in ("1", "2"):
+        write_series(
+            tmp_path / "in" / patient, SCAN, PatientID=patient, each=[{"SOPInstanceUID": f"1.2.{n}"} for n in range(4)]
+        )
+    report = deidentify_folder(tmp_path / "in", tmp_path / "out")
+    key = Key.open(tmp_path / "out.key.json")
+    assert report["written"] == 8
+    assert report["patients_with_one_uid"] == [sorted((key.patient("1"), key.patient("2")))]
+
+
+def test_two_files_with_the_same_uids_and_other_pixels_do_not_replace_each_other(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in (0, 1):
+        write_dicom(
+            tmp_path / "in" / f"{number}.dcm", SCAN[number], PatientID="1", SOPInstanceUID="1.2.3", InstanceNumber=1
+        )
+    report = deidentify_folder(tmp_path / "in", tmp_path / "out")
+    assert (report["written"], report["refused"]) == (1, {"another file has the same UIDs and other content": 1})
+    assert deidentify_folder(tmp_path / "in", tmp_path / "out") == report
+
+
+@pytest.mark.parametrize(
+    ("output", "key", "fault", "match"),
+    [
+        ("in/out", None, ConfigError, "one within the other"),
+        (".", None, ConfigError, "one within the other"),
+        ("in", None, ConfigError, "one within the other"),
+        ("out", "out/key.json", ConfigError, "outside of the output"),
+        ("file", None, StorageError, "found a file"),
+        ("full", None, StorageError, "holds files"),
+    ],
+)
+def test_places_that_do_not_go_together_are_refused(
+    tmp_path: Path, output: str, key: str | None, fault: type[Exception], match: str
+) -> None:
+    source = archive(tmp_path / "in")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    before = sorted(path for path in source.rglob("*"))
+    with pytest.raises(fault, match=match):
+        deidentify_folder(source, tmp_path / output, key=None if key is None else tmp_path / key)
+    assert sorted(path for path in source.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_a_source_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="expected a folder"):
+        deidentify_folder(tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out.key.json").exists()
+
+
+def test_one_key_gives_the_same_patient_the_same_pseudonym_in_another_output(tmp_path: Path) -> None:
+    patients: list[Any] = []
+    for number in (1, 2):
+        write_series(tmp_path / f"in{number}", SCAN[:number], series=str(number), PatientID="7")
+        deidentify_folder(tmp_path / f"in{number}", tmp_path / f"out{number}", key=tmp_path / "key.json")
+        patients.append({path.name for path in (tmp_path / f"out{number}").iterdir() if path.is_dir()})
+    assert patients[0] == patients[1]
+    assert len(patients[0]) == 1
