@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from osteoscope.cohort.audit import find_leaks, raise_if_blocked, shared_with
 from osteoscope.cohort.from_table import DEFAULT_SOURCE, read_table
-from osteoscope.cohort.table import cases, counts, pseudonyms
+from osteoscope.cohort.table import cases, counts, lesions_from_json, pseudonyms
 from osteoscope.errors import CohortError, ImageError, InputError, TableError
 from osteoscope.imaging.prepare import Lesion
 
@@ -338,3 +339,35 @@ def test_of_many_faulty_images_the_first_are_named(tmp_path: Path, images: Path)
     lines = "".join(f"{number},none{number}.png,{'chordoma' if number % 2 else 'myeloma'}\n" for number in range(9))
     with pytest.raises(ImageError, match=r"9 of 9 images .* none4\.png: the picture is missing; and 4 more"):
         read_table(table_of(tmp_path, f"patient,image,label\n{lines}"), images)
+
+
+# LabelMe
+
+
+def annotated(images: Path, size: tuple[int, int] = (50, 40), name: str = "a.json") -> None:
+    shape = {"shape_type": "polygon", "points": [[5, 6], [20, 6], [20, 30]]}
+    (images / name).write_text(json.dumps({"imageWidth": size[0], "imageHeight": size[1], "shapes": [shape]}))
+
+
+def test_a_labelme_file_outlines_the_lesion_of_a_picture(tmp_path: Path, images: Path) -> None:
+    annotated(images)
+    row = read_table(one_row(tmp_path, "mask", "a.json"), images).frame.iloc[0]
+    assert lesions_from_json(row["lesions"]) == (Lesion(outline=((5, 6), (20, 6), (20, 30))),)
+    assert pd.isna(row["mask"])
+
+
+def test_a_labelme_file_of_another_picture_is_refused_by_row(tmp_path: Path, images: Path) -> None:
+    annotated(images, (40, 50))
+    table = one_row(tmp_path, "mask", "a.json")
+    with pytest.raises(TableError, match=r"row 2: its mask a\.json: expected .* 50 x 40 pixels, found one of 40 x 50"):
+        read_table(table, images)
+    (images / "a.json").unlink()
+    with pytest.raises(TableError, match=r"row 2: its mask a\.json: expected a LabelMe annotation"):
+        read_table(table, images)
+
+
+def test_a_picture_is_marked_in_one_way(tmp_path: Path, images: Path) -> None:
+    annotated(images)
+    text = "patient,image,label,mask,box\n17,a.png,chordoma,a.json,1 2 9 9\n18,c.png,metastasis,,\n"
+    with pytest.raises(TableError, match="row 2, column 'mask': expected nothing, since the row marks the picture by"):
+        read_table(table_of(tmp_path, text), images)

@@ -21,6 +21,7 @@ from osteoscope.cohort.table import cases, modality_of, pseudonyms, read_cohort
 from osteoscope.errors import ImageError, TableError
 from osteoscope.imaging.masks import read_mask
 from osteoscope.imaging.open import open_image
+from osteoscope.imaging.picture import read_picture
 from osteoscope.imaging.values import values_of
 from osteoscope.storage import sha256_of_file, sha256_of_text
 
@@ -160,7 +161,9 @@ def test_a_link_out_of_the_folder_is_refused(images: Path, tmp_path: Path) -> No
 
 def test_a_mark_of_the_wrong_kind_is_refused_by_row(images: Path) -> None:
     Picture.fromarray(RNG.integers(0, 255, (40, 40), dtype=np.uint8)).save(images / "a.png")
-    with pytest.raises(TableError, match="row 2, column 'mask': expected nothing, since a picture is marked by box"):
+    with pytest.raises(
+        TableError, match=r"row 2, column 'mask': expected a LabelMe file .*, since a picture is marked by box"
+    ):
         read(images, TABLE.replace("a/ct", "a.png"))
     boxed = f"patient,image,box,label\n1,a/ct,1 2 9 9,{OS}\n2,b/ct,,{GCT}\n"
     with pytest.raises(TableError, match="row 2, column 'box': expected nothing, since a lesion in CT is marked by a"):
@@ -168,7 +171,8 @@ def test_a_mark_of_the_wrong_kind_is_refused_by_row(images: Path) -> None:
 
 
 def test_what_a_network_could_not_read_is_no_image_of_a_cohort(tmp_path: Path) -> None:
-    write_dicom(tmp_path / "film", RNG.integers(0, 4000, (40, 40), dtype=np.uint16), "DX")
+    (tmp_path / "films").mkdir()
+    write_dicom(tmp_path / "films" / "a", RNG.integers(0, 4000, (40, 40), dtype=np.uint16), "DX")
     write_series(tmp_path / "blank", np.full(SHAPE, 7, np.uint16))
     write_dicom(tmp_path / "nowhere", RNG.integers(0, 4000, (40, 40), dtype=np.uint16), "CT")
     write_dicom(tmp_path / "capture", RNG.integers(0, 4000, (40, 40), dtype=np.uint16), "SC")
@@ -176,7 +180,7 @@ def test_what_a_network_could_not_read_is_no_image_of_a_cohort(tmp_path: Path) -
     labels[1:3, 5:30, 5:30] = 2
     nib.save(nib.Nifti1Image(labels.T, np.diag([1.0, 1, 3, 1])), tmp_path / "labels.nii")
     said = {
-        "film": "found a radiograph in DICOM",
+        "films": "expected a CT or MR scan in the folder, found a radiograph",
         "blank": "every pixel has the same value",
         "nowhere": "its place in the patient is not stated",
         "capture": "a captured screen",
@@ -187,6 +191,24 @@ def test_what_a_network_could_not_read_is_no_image_of_a_cohort(tmp_path: Path) -
         assert isinstance(found, ImageError), image
         assert said[image] in found.message
         assert found.remedy
+
+
+def test_a_radiograph_in_dicom_is_read_as_a_picture_of_the_same_grey(tmp_path: Path) -> None:
+    stored = RNG.integers(0, 2**16, (40, 50), dtype=np.uint16)
+    path = write_dicom(tmp_path / "film", stored, "DX")
+    Picture.fromarray(stored).save(tmp_path / "film.png")
+    film, picture = measure_images(tmp_path, ["film", "film.png"]).values()
+    assert isinstance(film, Measured)
+    assert isinstance(picture, Measured)
+    assert (film.pixel_sha256, film.rows, film.columns) == (picture.pixel_sha256, 40, 50)
+    assert (film.modality, film.phantom) == ("radiograph", False)
+    assert read_picture(path).read().tobytes() == read_picture(tmp_path / "film.png").read().tobytes()
+
+
+def test_a_ct_in_dicom_is_no_picture(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "ct", RNG.integers(0, 4000, (40, 40), dtype=np.uint16), position=(0, 0, 0))
+    with pytest.raises(ImageError, match="expected a picture or a radiograph, found CT"):
+        read_picture(path)
 
 
 def test_pictures_and_scans_may_be_in_one_cohort_and_the_audit_decides(images: Path) -> None:

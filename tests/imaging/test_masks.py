@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import highdicom
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK
 from dicom_files import AXIAL, CORONAL, SAGITTAL, write_dicom, write_series
-from highdicom.seg import SegmentDescription
+from drawn_regions import write_segmentation as write_drawn
 from numpy.testing import assert_array_equal
 from PIL import Image as Picture
-from pydicom.sr.codedict import codes
 
 from osteoscope.errors import InputError
-from osteoscope.imaging.masks import read_mask
+from osteoscope.imaging.masks import read_mask, write_mask
 from osteoscope.imaging.open import open_image
 
 if TYPE_CHECKING:
@@ -55,30 +53,7 @@ def write_scan(folder: Path, **changes: Any) -> list[pydicom.Dataset]:
 def write_segmentation(
     path: Path, slices: Sequence[pydicom.Dataset], marked: NDArray[Any] = MARKED, kind: str = "BINARY", **changes: Any
 ) -> Path:
-    """Write a segmentation by highdicom, of ``(planes, rows, columns)``, with segments as a last axis or not."""
-    algorithm = highdicom.AlgorithmIdentificationSequence("test", codes.cid7162.ArtificialIntelligence, "1")
-    segments = [
-        SegmentDescription(1 + number, f"{number}", codes.SCT.Tissue, codes.SCT.Bone, "AUTOMATIC", algorithm)
-        for number in range(marked.shape[3] if marked.ndim == 4 else 1)
-    ]
-    made = highdicom.seg.Segmentation(
-        source_images=slices,
-        pixel_array=marked,
-        segmentation_type=kind,
-        segment_descriptions=segments,
-        series_instance_uid=highdicom.UID(),
-        series_number=2,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer="Manufacturer",
-        manufacturer_model_name="Model",
-        software_versions="v1",
-        device_serial_number="Device XYZ",
-    )
-    for keyword, value in changes.items():
-        setattr(made, keyword, value)
-    made.save_as(path)
-    return path
+    return write_drawn(path, slices, marked, kind, **changes)
 
 
 @pytest.fixture
@@ -149,8 +124,8 @@ def test_a_label_map_is_marked_by_all_its_labels(tmp_path: Path, slices: list[py
 @pytest.mark.parametrize(
     ("other", "match"),
     [
-        ({"SeriesInstanceUID": "1.2.840.9"}, "of the volume's series, found one of another"),
         ({"FrameOfReferenceUID": "1.2.840.9"}, "frame of reference, found one in another"),
+        ({"SeriesInstanceUID": "1.2.840.9", "first": (-20, -31, 113)}, "found another grid"),
         ({"first": (-20, -31, 113)}, "on the volume's voxels, to within 0.1 of one, found another grid"),
         ({"first": (-20, -30.8, 112)}, "found another grid"),
         ({"spacing": (0.7, 0.91)}, "found another grid"),
@@ -163,6 +138,48 @@ def test_a_segmentation_of_another_scan_is_refused(
 ) -> None:
     slices = write_scan(tmp_path / "other", **other)
     refused(write_segmentation(tmp_path / "seg.dcm", slices), volume, match)
+
+
+def test_a_segmentation_of_another_series_counts_if_it_lies_on_the_same_voxels_of_the_same_frame_of_reference(
+    tmp_path: Path, volume: Volume
+) -> None:
+    slices = write_scan(tmp_path / "other", SeriesInstanceUID="1.2.840.9")
+    assert_array_equal(read_mask(write_segmentation(tmp_path / "seg.dcm", slices), volume), MARKED)
+
+
+def test_a_segmentation_of_another_series_is_refused_where_no_frame_of_reference_is_stated(
+    tmp_path: Path, volume: Volume
+) -> None:
+    slices = write_scan(tmp_path / "other", SeriesInstanceUID="1.2.840.9")
+    path = write_segmentation(tmp_path / "seg.dcm", slices, FrameOfReferenceUID="")
+    refused(path, volume, "of the volume's series, found one of another")
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_segments_can_be_chosen_by_name(
+    tmp_path: Path, slices: list[pydicom.Dataset], volume: Volume, kind: str
+) -> None:
+    other = np.zeros(SHAPE, bool)
+    other[2, 8:12, 31:40] = other[5, 0, 0] = True
+    both = np.stack([MARKED, other], axis=-1)
+    path = write_segmentation(tmp_path / "seg.dcm", slices, both, kind)
+    assert_array_equal(read_mask(path, volume, names=["1"]), other)
+    assert_array_equal(read_mask(path, volume, names=["0", "1"]), MARKED | other)
+    with pytest.raises(InputError, match="a region of the name 'gtv', found '0', '1'"):
+        read_mask(path, volume, names=["GTV"])
+
+
+def test_a_mask_that_is_written_is_read_back_and_small(tmp_path: Path, volume: Volume) -> None:
+    write_mask(tmp_path / "m.nii.gz", MARKED, volume)
+    assert_array_equal(read_mask(tmp_path / "m.nii.gz", volume), MARKED)
+    there = nib.nifti1.Nifti1Image.from_filename(tmp_path / "m.nii.gz")
+    assert there.get_data_dtype() == np.uint8
+    assert np.asarray(there.dataobj).sum() == MARKED.sum()
+    before = (tmp_path / "m.nii.gz").read_bytes()
+    write_mask(tmp_path / "m.nii.gz", MARKED, volume)
+    assert (tmp_path / "m.nii.gz").read_bytes() == before
+    with pytest.raises(ValueError, match=r"expected a mask of \(6, 35, 47\)"):
+        write_mask(tmp_path / "m.nii.gz", MARKED[1:], volume)
 
 
 def test_a_small_rounding_of_positions_is_let_pass(tmp_path: Path, volume: Volume) -> None:
@@ -179,7 +196,7 @@ def test_a_segmentation_that_marks_nothing_is_refused(
 
 def test_an_image_is_no_segmentation(tmp_path: Path, slices: list[pydicom.Dataset], volume: Volume) -> None:
     assert slices
-    refused(next((tmp_path / "ct").iterdir()), volume, "expected a DICOM segmentation, found an object of modality CT")
+    refused(next((tmp_path / "ct").iterdir()), volume, "segmentation or structure set, found an object of modality CT")
 
 
 def test_a_cut_segmentation_is_refused(tmp_path: Path, slices: list[pydicom.Dataset], volume: Volume) -> None:

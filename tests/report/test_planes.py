@@ -22,6 +22,7 @@ from osteoscope.report.planes import (
     windows_of,
     with_caption,
     with_mark,
+    with_scale,
     with_sides,
 )
 
@@ -174,3 +175,23 @@ def test_evidence_is_spread_over_what_was_read_and_its_mean_there_is_what_it_add
     assert not laid[0, 32:].any()
     assert not laid[:, :, :8].any()
     assert not laid[1].any()
+
+
+@pytest.mark.parametrize(
+    ("width", "spacing", "bar"),
+    [
+        (400, 1.0, 100),  # up to 140 mm
+        (400, 0.5, 100),  # 50 mm of up to 70
+        (200, 0.2, 50),  # 10 mm of up to 14
+        (60, 0.1, 50),  # 5 mm, though there is room for 2 alone
+    ],
+)
+def test_the_scale_bar_has_the_length_that_it_states(width: int, spacing: float, bar: int) -> None:
+    picture = Image.new("RGB", (width, 100), (90, 90, 90))
+    drawn = np.asarray(with_scale(picture, spacing).convert("L"))
+    light = np.flatnonzero((drawn[90:94] > 200).any(axis=0))
+    assert light.min() == pytest.approx(8, abs=1)
+    assert light.max() - light.min() == pytest.approx(bar, abs=2)
+    # Above it stands what it is.
+    assert (drawn[70:84, 12:40] > 200).any()
+    assert np.asarray(picture).max() == 90

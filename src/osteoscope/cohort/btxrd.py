@@ -14,12 +14,11 @@ Scientific Data 2025;12:88.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -30,12 +29,12 @@ from osteoscope.cohort.measure import Measured, Progress, measure_images
 from osteoscope.cohort.table import KIND_SEPARATOR, NORMAL, Cohort, LeftOut, Row, checked_classes, frame_of, pseudonyms
 from osteoscope.cohort.tabular import TableRow, read_rows
 from osteoscope.errors import ImageError, InputError, TableError
-from osteoscope.imaging.prepare import Lesion
+from osteoscope.imaging.labelme import read_scaled_labelme
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from osteoscope.imaging.prepare import Box, Point
+    from osteoscope.imaging.prepare import Lesion
 
 SOURCE = "btxrd"
 
@@ -267,74 +266,18 @@ def _row(entry: _Entry, found: Measured, patient: str, classes: Sequence[str], f
 
 
 def read_annotation(path: Path, rows: int, columns: int) -> tuple[Lesion, ...]:
-    """Read the lesions of a LabelMe file: each outline with the rectangle that was drawn round it.
+    """Read the lesions of a LabelMe file of the archive, whose pictures were given another size since.
 
     Parameters
     ----------
     path
         The file; where there is none, there are no lesions.
     rows, columns
-        Of the picture. Coordinates of an annotation that was made at another size are scaled to it, and cut at the
-        picture's border; a shape without area is left out.
+        Of the picture.
 
     Raises
     ------
     InputError
         If the file is not what LabelMe writes.
     """
-    if not path.is_file():
-        return ()
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        scale = columns / content["imageWidth"], rows / content["imageHeight"]
-        shapes = [(shape["shape_type"], _points(shape["points"], scale, rows, columns)) for shape in content["shapes"]]
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        reason = f"expected a LabelMe annotation, found something else: {error!r}"
-        raise InputError(reason, path=path, remedy="unpack the archive again") from error
-    boxes = [_bounds(points) for kind, points in shapes if kind == "rectangle"]
-    outlines = [points for kind, points in shapes if kind == "polygon" and len(points) > 2]
-    return _paired(list(filter(_has_area, boxes)), [outline for outline in outlines if _has_area(_bounds(outline))])
-
-
-def _points(points: Iterable[Any], scale: tuple[float, float], rows: int, columns: int) -> list[Point]:
-    return [(_within(float(x) * scale[0], columns), _within(float(y) * scale[1], rows)) for x, y in points]
-
-
-def _within(value: float, length: int) -> float:
-    return min(max(value, 0.0), float(length))
-
-
-def _bounds(points: Sequence[Point]) -> Box:
-    xs, ys = zip(*points, strict=True)
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _has_area(box: Box) -> bool:
-    left, top, right, bottom = box
-    return left < right and top < bottom
-
-
-def _paired(boxes: list[Box], outlines: list[list[Point]]) -> tuple[Lesion, ...]:
-    """Give each outline the free box that fits it best; what finds no partner is a lesion of its own."""
-    fits = sorted(
-        ((_overlap(box, _bounds(outline)), b, o) for b, box in enumerate(boxes) for o, outline in enumerate(outlines)),
-        key=lambda fit: (-fit[0], fit[1], fit[2]),
-    )
-    box_of: dict[int, int] = {}
-    for overlap, b, o in fits:
-        if overlap > 0 and o not in box_of and b not in box_of.values():
-            box_of[o] = b
-    paired = [Lesion(box=boxes[b], outline=tuple(outlines[o])) for o, b in sorted(box_of.items())]
-    lone_boxes = [Lesion(box=box) for b, box in enumerate(boxes) if b not in box_of.values()]
-    lone_outlines = [Lesion(outline=tuple(outline)) for o, outline in enumerate(outlines) if o not in box_of]
-    return (*paired, *lone_boxes, *lone_outlines)
-
-
-def _overlap(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = sum((right - left) * (bottom - top) for left, top, right, bottom in (first, second))
-    return width * height / (areas - width * height)
+    return read_scaled_labelme(path, rows, columns) if path.is_file() else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,13 @@ from osteoscope.cohort.table import (
 )
 from osteoscope.cohort.tabular import TableRow, numbers_in, read_rows
 from osteoscope.errors import ImageError, InputError, TableError
+from osteoscope.imaging.labelme import BORDER, SUFFIX, read_labelme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from osteoscope.cohort.table import Proof, Sex
+    from osteoscope.cohort.table import LeftOut, Proof, Sex
     from osteoscope.imaging.prepare import Lesion
 
 DEFAULT_SOURCE = "local"
@@ -59,9 +60,6 @@ OPTIONAL = (
 
 _MOST_NAMED = 5
 """How many faulty images one message names."""
-
-_BORDER = 1.0
-"""How far a lesion may reach beyond its image before it is taken for a slip, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +107,8 @@ def read_table(
         CSV, .xlsx or .parquet with the columns `REQUIRED` and, where known, those in `OPTIONAL`. ``box`` is
         ``left top right bottom`` and ``outline`` is JSON ``[[x, y], …]``, both in pixels of the image; ``lesions`` is
         JSON, a list of ``{"box": […], "outline": […]}``. ``image`` names a picture, or a CT or MR: a folder of one
-        DICOM series, or one file. Its ``mask`` names a file as `osteoscope.imaging.masks.read_mask` reads it. Other
-        columns are ignored, which a note says.
+        DICOM series, or one file. Its ``mask`` names a file as `osteoscope.imaging.masks.read_mask` reads it; that of
+        a picture one as `osteoscope.imaging.labelme.read_labelme` does. Other columns are ignored, which a note says.
     images
         Folder that the paths in the columns ``image`` and ``mask`` start from.
     classes
@@ -126,7 +124,7 @@ def read_table(
     TableError
         If the table cannot be read (see `osteoscope.cohort.tabular.read_rows`), a cell holds what it should not, an
         image is there twice or lies outside of the folder, a patient has two labels or two sexes, a class has no image,
-        a picture has a mask, or a CT or MR is marked by anything else.
+        a picture has a mask that is no LabelMe file of its size, or a CT or MR is marked by anything else.
     ImageError
         If images or masks are missing, unreadable or do not belong together: one fault that counts them and names the
         first with their rows.
@@ -135,24 +133,90 @@ def read_table(
     """
     if not images.is_dir():
         raise InputError("the image folder is missing", path=images, remedy="name it with --images")
-    source = source or DEFAULT_SOURCE
-    rows = read_rows(table, REQUIRED)
-    entries = [_entry(row, images, source) for row in rows]
+    rows = check_rows(read_rows(table, REQUIRED), images, classes, source or DEFAULT_SOURCE)
+    return cohort_of(rows, _all_measured(table, images, rows.entries, progress))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedRows:
+    """Rows, one an image, that agree with each other.
+
+    Parameters
+    ----------
+    entries
+        What they say.
+    classes
+        In the order in which they are counted.
+    images, source
+        As for `read_table`.
+    """
+
+    entries: tuple[_Entry, ...]
+    classes: tuple[str, ...]
+    images: Path
+    source: str
+
+
+def check_rows(rows: Sequence[TableRow], images: Path, classes: Sequence[str] | None, source: str) -> CheckedRows:
+    """Read what rows say and see that they agree; no image is opened.
+
+    Parameters
+    ----------
+    rows
+        With the columns `REQUIRED` and any of `OPTIONAL`; one or more.
+    images, classes, source
+        As for `read_table`.
+
+    Raises
+    ------
+    TableError, CohortError
+        As `read_table` does.
+    """
+    entries = tuple(_entry(row, images, source) for row in rows)
     _refuse_repeated_images(entries)
     _refuse_contradictions(entries)
-    chosen = _chosen_classes(entries, classes)
-    measured = _all_measured(table, images, entries, progress)
-    names = pseudonyms(source, (entry.patient for entry in entries))
+    return CheckedRows(entries=entries, classes=_chosen_classes(entries, classes), images=images, source=source)
+
+
+def cohort_of(
+    rows: CheckedRows,
+    measured: Mapping[str, Measured],
+    *,
+    left_out: Sequence[LeftOut] = (),
+    notes: Sequence[str] = (),
+) -> Cohort:
+    """Make a cohort of rows and of what their images are.
+
+    Parameters
+    ----------
+    rows
+        What is known of the images.
+    measured
+        Of each image.
+    left_out
+        What else lies beside them.
+    notes
+        Further ones.
+
+    Raises
+    ------
+    TableError
+        If a lesion lies outside of its image, or is marked in a way that does not fit the image's modality.
+    """
+    entries = [_marked(entry, measured[entry.image], rows.images) for entry in rows.entries]
+    names = pseudonyms(rows.source, (entry.patient for entry in entries))
     return Cohort(
-        frame=frame_of(_row(entry, measured[entry.image], names[entry.patient], chosen) for entry in entries),
-        classes=chosen,
-        root=images,
-        source=source,
+        frame=frame_of(_row(entry, measured[entry.image], names[entry.patient], rows.classes) for entry in entries),
+        classes=rows.classes,
+        root=rows.images,
+        source=rows.source,
+        left_out=tuple(left_out),
         notes=(
-            *_note_on_auxiliary(entries, chosen),
-            *_note_on_columns(rows),
-            *_note_on_phantoms(measured),
-            *_notes_on_scans(measured),
+            *_note_on_auxiliary(entries, rows.classes),
+            *_note_on_columns([entry.row for entry in entries]),
+            *note_on_phantoms(measured),
+            *notes_on_scans(measured),
+            *notes,
         ),
     )
 
@@ -178,7 +242,7 @@ def _entry(row: TableRow, images: Path, source: str) -> _Entry:
             "study": None if study is None else pseudonyms(source, [study], prefix="S")[study],
             "kind": row.text("kind") or row.text("label"),
             "age": row.age("age"),
-            "proof": _proof(row),
+            "proof": proof_of(row),
         },
     )
 
@@ -274,17 +338,31 @@ def _all_measured(
         more = f"; and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
         reason = f"{len(faults)} of {len(found)} images that {table.name} names cannot be used: {named}{more}"
         raise ImageError(reason, path=images, remedy="correct the files, or remove their rows")
-    measured = {image: result for image, result in found.items() if isinstance(result, Measured)}
-    for entry in entries:
-        _refuse_mark_of_another_kind(entry, measured[entry.image])
-        _refuse_lesions_outside(entry, measured[entry.image])
-    return measured
+    return {image: result for image, result in found.items() if isinstance(result, Measured)}
+
+
+def _marked(entry: _Entry, measured: Measured, images: Path) -> _Entry:
+    """See that what is marked fits the image, and take of a picture what its LabelMe file outlines."""
+    _refuse_mark_of_another_kind(entry, measured)
+    _refuse_lesions_outside(entry, measured)
+    if measured.modality != "radiograph" or entry.mask is None:
+        return entry
+    try:
+        lesions = read_labelme(resolve_inside(images, entry.mask), measured.rows, measured.columns)
+    except InputError as fault:
+        reason = f"row {entry.row.number}: its mask {entry.mask}: {fault.message}"
+        raise TableError(reason, path=entry.row.path, remedy=fault.remedy) from fault
+    return replace(entry, mask=None, lesions=lesions)
 
 
 def _refuse_mark_of_another_kind(entry: _Entry, measured: Measured) -> None:
     """Refuse a mask of a picture, and a box or an outline of a CT or MR, which lies in no plane that could be told."""
     if measured.modality == "radiograph" and entry.mask is not None:
-        raise entry.row.fault("mask", "nothing, since a picture is marked by box, outline or lesions")
+        if not entry.mask.lower().endswith(SUFFIX):
+            expected = "a LabelMe file (.json) or nothing, since a picture is marked by box, outline or lesions"
+            raise entry.row.fault("mask", expected)
+        if entry.lesions:
+            raise entry.row.fault("mask", "nothing, since the row marks the picture by box, outline or lesions")
     if measured.modality != "radiograph" and entry.lesions:
         column = next(name for name in ("lesions", "box", "outline") if entry.row.text(name) is not None)
         raise entry.row.fault(column, f"nothing, since a lesion in {measured.modality} is marked by a mask")
@@ -294,7 +372,7 @@ def _refuse_lesions_outside(entry: _Entry, measured: Measured) -> None:
     for lesion in entry.lesions:
         for left, top, right, bottom in (lesion.bounds("box"), lesion.bounds("outline")):
             beyond = max(-left, -top, right - measured.columns, bottom - measured.rows)
-            if beyond > _BORDER:
+            if beyond > BORDER:
                 size = f"{measured.columns} x {measured.rows} pixels"
                 found = f"from {left:g}, {top:g} to {right:g}, {bottom:g}"
                 reason = f"row {entry.row.number}: expected a lesion inside the image of {size}, found one {found}"
@@ -322,7 +400,8 @@ def _row(entry: _Entry, measured: Measured, patient: str, classes: Sequence[str]
     )
 
 
-def _proof(row: TableRow) -> Proof | None:
+def proof_of(row: TableRow) -> Proof | None:
+    """Read how a row says that the diagnosis was proven."""
     text = row.text("proof")
     if text is None:
         return None
@@ -340,13 +419,14 @@ def _note_on_auxiliary(entries: Sequence[_Entry], classes: Sequence[str]) -> lis
     return [f"Images outside the classes, kept as auxiliary: {listed}."]
 
 
-def _note_on_phantoms(measured: Mapping[str, Measured]) -> list[str]:
+def note_on_phantoms(measured: Mapping[str, Measured]) -> list[str]:
+    """Tell how many images are phantoms; nothing where none is."""
     count = sum(bool(one.phantom) for one in measured.values())
     said = "nobody is on them, and nothing clinical follows from them"
     return [f"{count} of {len(measured)} images are phantoms: {said}."] if count else []
 
 
-def _notes_on_scans(measured: Mapping[str, Measured]) -> list[str]:
+def notes_on_scans(measured: Mapping[str, Measured]) -> list[str]:
     """Tell what was odd or concluded, the most frequent first."""
     counted = Counter(remark for one in measured.values() for remark in one.remarks)
     return [f"Of {count} images: {remark}." for remark, count in counted.most_common(_MOST_NAMED)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from osteoscope.cohort.table import resolve_inside
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from osteoscope.imaging.open import Image
     from osteoscope.imaging.volume import Modality, Source, Volume
 
 Progress = Callable[[int, int], None]
@@ -129,8 +130,7 @@ def _measure_scan(path: Path, root: Path, mask: str | None) -> Measured:
     image = open_image(path)
     volume = image.volume
     if volume.modality == "radiograph" and image.aside is None:
-        reason = "expected a picture, or a CT or MR scan, found a radiograph in DICOM"
-        raise ImageError(reason, path=path, remedy="export it as PNG or TIFF")
+        return _measure_radiograph(path, image)
     values = values_of(volume)
     code = not_used_because(image, values)
     if code is None and volume.geometry.affine is None:
@@ -150,6 +150,14 @@ def _measure_scan(path: Path, root: Path, mask: str | None) -> Measured:
         phantom=image.phantom,
         remarks=image.remarks,
     )
+
+
+def _measure_radiograph(path: Path, image: Image) -> Measured:
+    """Measure a radiograph in DICOM, which is named by its file, as a picture is."""
+    if path.is_dir():
+        reason = "expected a CT or MR scan in the folder, found a radiograph"
+        raise ImageError(reason, path=path, remedy="name its file")
+    return replace(_measure_picture(path), phantom=image.phantom, remarks=image.remarks)
 
 
 def _see_mask(root: Path, mask: str, volume: Volume) -> None:

@@ -508,7 +508,7 @@ def auxiliary(cohort: Cohort) -> list[Auxiliary]:
             patient=row["patient"],
             kind=_or_none(row["kind"]),
             site=_or_none(row["site"]),
-            image=_case_image(row, cohort.root),
+            image=case_image(row, cohort.root),
         )
         for row in rows[~shared].sort_values("image").to_dict("records")
     ]
@@ -523,23 +523,44 @@ def write_cohort(cohort: Cohort, folder: Path) -> None:
         If the folder holds something else than a cohort, or the operating system refuses.
     """
     refuse_existing(folder, kind="a cohort", marker=HEADER, others=frozenset({TABLE}))
+    content, header = _table_and_header(cohort, folder)
+    with folder_written_whole(folder) as beside:
+        write_bytes(beside / TABLE, content)
+        write_json(beside / HEADER, header)
+
+
+def write_beside_images(cohort: Cohort, folder: Path) -> None:
+    """Write a cohort into the folder that holds its images, which stays with all that it holds and may be moved.
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses.
+    """
+    content, header = _table_and_header(cohort, folder)
+    write_bytes(folder / TABLE, content)
+    # Until the header is there, which knows the table's hash, the folder is no cohort, or one that has changed.
+    write_json(folder / HEADER, header)
+
+
+def _table_and_header(cohort: Cohort, folder: Path) -> tuple[bytes, dict[str, Any]]:
+    """Give what is written of a cohort; images in its own folder are found wherever that is moved."""
     buffer = io.BytesIO()
     pq.write_table(_arrow_table(cohort.frame), buffer, compression="zstd")
+    root = cohort.root.resolve()
     header = {
         "schema": SCHEMA,
         "osteoscope": __version__,
         "source": cohort.source,
         "classes": list(cohort.classes),
-        "root": str(cohort.root.resolve()),
+        "root": "." if root == folder.resolve() else str(root),
         "counts": counts(cohort),
         "notes": list(cohort.notes),
         "left_out": [dataclasses.asdict(image) for image in cohort.left_out],
         "fingerprint": cohort.fingerprint(),
         "table_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
     }
-    with folder_written_whole(folder) as beside:
-        write_bytes(beside / TABLE, buffer.getvalue())
-        write_json(beside / HEADER, header)
+    return buffer.getvalue(), header
 
 
 def _arrow_table(frame: pd.DataFrame) -> pa.Table:
@@ -583,7 +604,8 @@ def read_cohort(folder: Path, images: Path | None = None) -> Cohort:
     if hashlib.sha256(content).hexdigest() != header.table_sha256:
         raise _changed(folder / TABLE)
     frame = _frame(pq.read_table(io.BytesIO(content)).to_pandas())
-    root = images if images is not None else header.root
+    # Joined to an absolute path, the folder gives way to it.
+    root = images if images is not None else folder / header.root
     if not root.is_dir():
         remedy = "name the folder that holds the images with --images"
         raise CohortError("the folder with the cohort's images is missing", path=root, remedy=remedy)
@@ -645,7 +667,7 @@ def _case(patient: str, rows: pd.DataFrame, cohort: Cohort) -> Case:
     return Case(
         patient=patient,
         label=cohort.classes.index(labels[0]),
-        images=tuple(_case_image(row, cohort.root) for row in rows.sort_values("image").to_dict("records")),
+        images=tuple(case_image(row, cohort.root) for row in rows.sort_values("image").to_dict("records")),
         age=float(ages.mean()) if len(ages) else None,
         sex=sexes[0] if len(sexes) == 1 else None,
         site=_joined(rows["site"]),
@@ -659,7 +681,14 @@ def _joined(column: pd.Series[str]) -> str | None:
     return SITE_SEPARATOR.join(sorted(names)) or None
 
 
-def _case_image(row: Mapping[Any, Any], root: Path) -> CaseImage:
+def case_image(row: Mapping[Any, Any], root: Path) -> CaseImage:
+    """Give the image that a row of a cohort's table is about.
+
+    Raises
+    ------
+    ImageError
+        If a path leads out of the cohort's folder.
+    """
     return CaseImage(
         image=row["image"],
         path=resolve_inside(root, row["image"]),

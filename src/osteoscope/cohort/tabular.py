@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import datetime
 import difflib
+import functools
 import io
 import math
 import re
@@ -18,7 +20,7 @@ import pyarrow.parquet as pq
 from osteoscope.errors import MissingExtraError, TableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from osteoscope.cohort.table import Sex
@@ -111,15 +113,18 @@ class TableRow:
             raise self.fault(column, "a date as YYYY-MM-DD") from None
 
 
-def read_rows(path: Path, required: Iterable[str]) -> list[TableRow]:
+def read_rows(path: Path, required: Iterable[str], *, encoding: str | None = None) -> list[TableRow]:
     """Read a table.
 
     Parameters
     ----------
     path
-        CSV in UTF-8 (separated by comma, semicolon or tab), .xlsx (its first sheet) or .parquet.
+        CSV in UTF-8, or in UTF-16 with its mark (separated by comma, semicolon or tab), .xlsx (its first sheet) or
+        .parquet.
     required
         Columns that it must have; the case of names does not matter.
+    encoding
+        Of a CSV in another one, such as ``cp1252``; it is never guessed, since names would be read wrongly.
 
     Returns
     -------
@@ -133,7 +138,7 @@ def read_rows(path: Path, required: Iterable[str]) -> list[TableRow]:
     MissingExtraError
         If it is an .xlsx file and openpyxl is not installed.
     """
-    header, records = _records(path)
+    header, records = _records(path, encoding)
     names = [" ".join(_text(name).lower().split()) for name in header]
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
@@ -171,8 +176,10 @@ Records = tuple[list[Any], list[tuple[int, list[Any]]]]
 """Names of the columns, and the rows with their numbers."""
 
 
-def _records(path: Path) -> Records:
-    readers = {".csv": _csv_records, ".tsv": _csv_records, ".xlsx": _xlsx_records, ".parquet": _parquet_records}
+def _records(path: Path, encoding: str | None) -> Records:
+    csv_records = functools.partial(_csv_records, encoding=encoding)
+    readers: Mapping[str, Callable[[Path, bytes], Records]]
+    readers = {".csv": csv_records, ".tsv": csv_records, ".xlsx": _xlsx_records, ".parquet": _parquet_records}
     if path.suffix.lower() not in readers:
         reason = f"expected a table as .csv, .xlsx or .parquet, found {path.suffix or 'no suffix'!r}"
         raise TableError(reason, path=path, remedy="save it as CSV in UTF-8")
@@ -187,11 +194,18 @@ def _records(path: Path) -> Records:
     return readers[path.suffix.lower()](path, content)
 
 
-def _csv_records(path: Path, content: bytes) -> Records:
+def _csv_records(path: Path, content: bytes, *, encoding: str | None) -> Records:
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    expected = encoding or ("utf-16" if marked else "utf-8-sig")
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        reason = f"expected UTF-8, found another encoding at byte {error.start}"
+        text = content.decode(expected).removeprefix("\ufeff")
+    except LookupError as error:
+        reason = f"expected the name of an encoding, found {expected!r}"
+        raise TableError(reason, path=path, remedy="name one that Python knows, such as cp1252") from error
+    except UnicodeError as error:
+        name = encoding or ("UTF-16" if marked else "UTF-8")
+        where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        reason = f"expected {name}, found another encoding{where}"
         raise TableError(reason, path=path, remedy="save it as CSV in UTF-8") from error
     first_line = text.lstrip().partition("\n")[0]
     separator = max(",;\t", key=first_line.count)

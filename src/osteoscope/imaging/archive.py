@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from osteoscope.imaging.refusal import Refusal, RefusalCode, RefusedImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 LARGEST_UNPACKED = 4 * 2**30
 """Bytes that all members of a zip may have together; a CT of 3,000 slices has less than half."""
@@ -76,12 +76,83 @@ def unpacked(archive: Path) -> Iterator[Unpacked]:
     with tempfile.TemporaryDirectory(prefix="osteoscope-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         with _faults_of(archive), _BoundedReads(archive) as stream, zipfile.ZipFile(stream) as opened:
-            members = [member for member in opened.infolist() if not member.is_dir()]
+            members = _files_of(opened)
             _check_size(members, archive, shutil.disk_usage(folder).free)
             targets = _targets(members, folder)
             refused = [_unpack(opened, member, target) for target, member in targets.items()]
         names = {target: member.filename for target, member in targets.items()}
         yield Unpacked(folder=folder, names=names, refused=tuple(one for one in refused if one is not None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A file of a zip.
+
+    Parameters
+    ----------
+    number
+        Its place among the zip's files, from 0.
+    name
+        What it is called there.
+    content
+        Where it is unpacked for the moment, or why it is not.
+    """
+
+    number: int
+    name: str
+    content: Path | Refusal
+
+
+def count_members(archive: Path) -> int:
+    """Count the files of a zip, those among them that would be refused.
+
+    Raises
+    ------
+    RefusedImageError
+        If its list of members cannot be read.
+    """
+    with _faults_of(archive), _BoundedReads(archive) as stream, zipfile.ZipFile(stream) as opened:
+        return len(_files_of(opened))
+
+
+def each_member(archive: Path, numbers: Iterable[int]) -> Iterator[Member]:
+    """Unpack members of a zip one at a time; each file is gone when the next one is asked for.
+
+    Parameters
+    ----------
+    archive
+        The zip; unlike in `unpacked`, its members may have more bytes together than would fit on the disk.
+    numbers
+        Places of the members wanted, as `count_members` counts them; those beyond the last are left out.
+
+    Raises
+    ------
+    RefusedImageError
+        If the zip's list of members cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="osteoscope-", ignore_cleanup_errors=True) as name:
+        target = Path(name) / "member"
+        with _faults_of(archive), _BoundedReads(archive) as stream, zipfile.ZipFile(stream) as opened:
+            members = _files_of(opened)
+            for number in numbers:
+                if number < len(members):
+                    member = members[number]
+                    content = _unpack_alone(opened, member, target)
+                    yield Member(number=number, name=member.filename, content=content)
+                    target.unlink(missing_ok=True)
+
+
+def _files_of(opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    return [member for member in opened.infolist() if not member.is_dir()]
+
+
+def _unpack_alone(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> Path | Refusal:
+    """Unpack one member to a file, unless it declares more bytes than an image has, or than there is space for."""
+    try:
+        _check_sizes(member.file_size, member.compress_size, target, shutil.disk_usage(target.parent).free)
+    except RefusedImageError as error:
+        return Refusal.of(error, target)
+    return _unpack(opened, member, target) or target
 
 
 class _BoundedReads(io.BufferedReader):
@@ -113,8 +184,11 @@ def _faults_of(archive: Path) -> Iterator[None]:
 
 def _check_size(members: Sequence[zipfile.ZipInfo], archive: Path, free: int) -> None:
     """Refuse a zip by what it declares; zipfile never gives more than that."""
-    size = sum(member.file_size for member in members)
-    allowed = min(LARGEST_UNPACKED, max(LARGEST_RATIO * archive.stat().st_size, UNSUSPECTED))
+    _check_sizes(sum(member.file_size for member in members), archive.stat().st_size, archive, free)
+
+
+def _check_sizes(size: int, packed: int, archive: Path, free: int) -> None:
+    allowed = min(LARGEST_UNPACKED, max(LARGEST_RATIO * packed, UNSUSPECTED))
     if size > allowed:
         reason = f"expected a zip that unpacks to at most {allowed} bytes, found one of {size}"
         raise RefusedImageError(RefusalCode.UNSAFE_ARCHIVE, reason, path=archive, remedy=_UNPACK)

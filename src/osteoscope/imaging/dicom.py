@@ -18,6 +18,7 @@ from osteoscope.imaging.headers import (
     PERSON,
     Elements,
     PixelElement,
+    Scan,
     scan,
 )
 from osteoscope.imaging.opened import KnownFile, Stamp, opened, stamp_of
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from osteoscope.imaging.volume import Modality, Planes, SpacingKind
 
-__all__ = ["Frame", "Header", "decode", "read_header", "transfer_syntax_name"]
+__all__ = ["Frame", "Header", "decode", "header_of", "read_header", "transfer_syntax_name"]
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _BY_CLASS: dict[Modality, tuple[str, ...]] = {
@@ -127,10 +128,27 @@ def read_header(path: Path) -> Header:
     """
     with opened(path) as stream:
         stamp = stamp_of(stream)
-        found = scan(stream)
-        if found.pixels is None:
-            raise _no_pixels(found.elements)
-        return _header(path, stamp, found.transfer_syntax, found.elements, found.pixels)
+        return header_of(path, stamp, scan(stream))
+
+
+def header_of(path: Path, stamp: Stamp, found: Scan) -> Header:
+    """Read a header from what was found in a file, as `read_header` does.
+
+    Parameters
+    ----------
+    path, stamp
+        The file, and its stamp as it was scanned.
+    found
+        What the scan gave.
+
+    Raises
+    ------
+    osteoscope.imaging.refusal.RefusedImageError
+        As `read_header` does; a path is not among what it says.
+    """
+    if found.pixels is None:
+        raise _no_pixels(found.elements)
+    return _header(path, stamp, found.transfer_syntax, found.elements, found.pixels)
 
 
 def decode(header: Header, frames: Sequence[int] | None = None) -> Planes:

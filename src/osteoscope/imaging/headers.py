@@ -12,6 +12,7 @@ encoding than the stated one, single elements in implicit VR within explicit one
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import struct
@@ -156,8 +157,10 @@ _OF_REPRESENTATION = {b"US": "H", b"SS": "h", b"UL": "L", b"SL": "l", b"FL": "f"
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
-_STOPS = _KEPT | _SEQUENCES | _PIXELS | {_ITEM, _ITEM_END, _SEQUENCE_END}
-"""Elements that are not skipped by their length alone."""
+_NEVER_SKIPPED = _SEQUENCES | _PIXELS | {_ITEM, _ITEM_END, _SEQUENCE_END}
+"""Elements that are not skipped by their length alone, beside those that are kept."""
+
+_NONE: frozenset[int] = frozenset()
 
 _CHUNK = 32768
 
@@ -290,13 +293,15 @@ class Scan:
     pixels: PixelElement | None
 
 
-def scan(stream: FileIO) -> Scan:
+def scan(stream: FileIO, *, also: frozenset[int] = _NONE) -> Scan:
     """Walk a file's elements up to its pixels.
 
     Parameters
     ----------
     stream
         An unbuffered file that can be sought.
+    also
+        Texts that are kept beside what an image's place and values depend on.
 
     Raises
     ------
@@ -311,21 +316,27 @@ def scan(stream: FileIO) -> Scan:
     if stated == DEFLATED:
         # One at a time, since what a file inflates to may fill much memory.
         with _INFLATING:
-            return _scanned(_Window.over(inflate(stream, start)), 0, stated)
-    return _scanned(window, start, stated)
+            return _scanned(_Window.over(inflate(stream, start)), 0, stated, also)
+    return _scanned(window, start, stated, also)
 
 
 _INFLATING = threading.Lock()
 
 
-def _scanned(window: _Window, start: int, stated: str) -> Scan:
+def _scanned(window: _Window, start: int, stated: str, also: frozenset[int]) -> Scan:
     syntax = _Syntax.found(window, start, stated)
-    walk = _Walk(window)
+    walk = _Walk(window, *_kept_and_stops(also))
     elements = Elements(order=syntax.order)
     walk.through(start, window.size, syntax, elements)
     # Between the little endian encodings only the elements differ, and those have been read.
     taken = stated if stated and syntax.order == _Syntax.stated(stated).order else syntax.uid
     return Scan(transfer_syntax=taken, elements=elements, pixels=walk.pixels)
+
+
+@functools.cache
+def _kept_and_stops(also: frozenset[int]) -> tuple[frozenset[int], frozenset[int]]:
+    """Give the elements that are kept, and those that are not skipped by their length alone."""
+    return _KEPT | also, _KEPT | also | _NEVER_SKIPPED
 
 
 def inflate(stream: FileIO, start: int) -> bytes:
@@ -363,6 +374,10 @@ def start_of_deflated(stream: FileIO) -> int:
     """Find where the deflated bytes of a file begin."""
     window = _Window(stream, os.fstat(stream.fileno()).st_size)
     return _meta(window, _start_of_elements(window))[1]
+
+
+def _ends_within(tag: int) -> RefusedImageError:
+    return _damaged(f"the file ends within the element ({tag >> 16:04X},{tag & 0xFFFF:04X})")
 
 
 def _damaged(found: str) -> RefusedImageError:
@@ -487,8 +502,10 @@ _IMPLICIT, _EXPLICIT, _BIG = _Syntax(IMPLICIT_LITTLE), _Syntax(EXPLICIT_LITTLE),
 class _Walk:
     """Goes through the elements of a file."""
 
-    def __init__(self, window: _Window) -> None:
+    def __init__(self, window: _Window, kept: frozenset[int], stops: frozenset[int]) -> None:
         self._window = window
+        self._kept = kept
+        self._stops = stops
         self._elements_left = MOST_ELEMENTS
         self._items_left = MOST_ITEMS
         self._bytes_left = LARGEST_VALUES
@@ -504,6 +521,12 @@ class _Walk:
         """
         while (found := self._next(place, end, syntax)) is not None:
             tag, representation, value, length = found
+            if tag in self._kept and length != _UNDEFINED:
+                place = value + length
+                self._keep(tag, representation, value, length, into)
+                if place > end:
+                    raise _ends_within(tag)
+                continue
             if tag == _ITEM_END:
                 return value
             if tag in _PIXELS and depth == 0:
@@ -517,30 +540,36 @@ class _Walk:
                 return value
             place = self._take(tag, representation, value, length, syntax, into, depth)
             if place > end:
-                raise _damaged(f"the file ends within the element ({tag >> 16:04X},{tag & 0xFFFF:04X})")
+                raise _ends_within(tag)
         return end
+
+    def _keep(self, tag: int, representation: bytes, value: int, length: int, into: Elements) -> None:
+        """Keep an element's bytes."""
+        self._bytes_left -= length
+        if self._bytes_left < 0:
+            raise _too_large(f"expected at most {LARGEST_VALUES // 10**6} MB in its header, found more")
+        window = self._window
+        inside = value - window.start
+        if inside >= 0 and inside + length <= len(window.buffer):
+            into.values[tag] = representation, window.buffer[inside : inside + length]
+        else:
+            into.values[tag] = representation, window.bytes(value, length)
 
     def _take(
         self, tag: int, representation: bytes, value: int, length: int, syntax: _Syntax, into: Elements, depth: int
     ) -> int:
-        """Keep or skip an element; give the place behind it."""
+        """Go through a sequence, or skip an element; give the place behind it."""
         # PS3.5 6.2.2: what a sequence of unknown representation holds is implicit little endian.
         inner = _IMPLICIT if representation == b"UN" else syntax
         if tag in _SEQUENCES and depth < DEEPEST and representation in (b"SQ", b"UN", b""):
             into.sequences[tag], place = self._items(value, length, inner, depth)
             return place
-        if length == _UNDEFINED:
-            return self._behind(value, inner)
-        if tag in _KEPT:
-            self._bytes_left -= length
-            if self._bytes_left < 0:
-                raise _too_large(f"expected at most {LARGEST_VALUES // 10**6} MB in its header, found more")
-            into.values[tag] = representation, self._window.bytes(value, length)
-        return value + length
+        return self._behind(value, inner) if length == _UNDEFINED else value + length
 
     def _next(self, place: int, end: int, syntax: _Syntax) -> tuple[int, bytes, int, int] | None:
         """Find the next element that cannot be skipped by its length: its tag, representation, place and length."""
         window, explicit, head, wide = self._window, syntax.explicit, syntax.head, syntax.wide
+        stops = self._stops
         buffer, start = window.buffer, window.start
         inside, last = place - start, min(end - start, len(buffer)) - 12
         while True:
@@ -565,7 +594,7 @@ class _Walk:
             elif not explicit or not b"AA" <= representation <= b"ZZ" or group == 0xFFFE:
                 representation, length = b"", wide(buffer, inside + 4)[0]
             tag = group << 16 | number
-            if tag in _STOPS or length == _UNDEFINED:
+            if tag in stops or length == _UNDEFINED:
                 return tag, representation, start + inside + skipped, length
             inside += skipped + length
 

@@ -23,6 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
+from osteoscope.imaging.signature import START, kind_of
 from osteoscope.imaging.volume import Geometry, Planes, Source, Volume
 from osteoscope.storage import sha256_of_file
 
@@ -83,11 +84,11 @@ def read_picture(path: Path) -> Volume:
     Parameters
     ----------
     path
-        A JPEG, PNG, TIFF or BMP file; its bytes say which, not its name.
+        A JPEG, PNG, TIFF or BMP file, or a radiograph in DICOM; its bytes say which, not its name.
 
     Returns
     -------
-    A radiograph of one plane, values 0..1.
+    A radiograph of one plane, values 0..1; of one in DICOM as `osteoscope.imaging.series.assemble` gives it.
 
     Raises
     ------
@@ -96,6 +97,8 @@ def read_picture(path: Path) -> Volume:
         `LARGEST_PIXELS` pixels, which is seen before anything is decoded, more than `LARGEST_BYTES`, or a side below
         `SMALLEST_SIDE`. Pixels that are truncated or damaged are found when the Volume is read.
     """
+    if _is_dicom(path):
+        return _read_dicom(path)
     with _opened(path) as picture:
         rows, columns = _rows_and_columns(picture, path)
         sha256 = sha256_of_file(path)
@@ -105,6 +108,36 @@ def read_picture(path: Path) -> Volume:
         sources=(Source(path=path, sha256=sha256),),
         reader=functools.partial(_read_planes, path, sha256),
     )
+
+
+def _is_dicom(path: Path) -> bool:
+    """Tell whether a file is DICOM; what cannot be opened is left to the reader of pictures."""
+    try:
+        # A pipe would block whoever opens it.
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            start = stream.read(START)
+    except (OSError, ValueError):
+        return False
+    return bool(start) and kind_of(start) == "DICOM"
+
+
+def _read_dicom(path: Path) -> Volume:
+    from osteoscope.imaging.series import assemble
+
+    assembly = assemble([path])
+    for refusal in assembly.refused:
+        raise RefusedImageError(refusal.code, refusal.sentence, path=path, remedy=refusal.remedy)
+    series = assembly.series[0]
+    if series.aside is not None or series.volume.modality != "radiograph":
+        found = "an image that is used only when asked for" if series.aside else series.volume.modality
+        reason = f"expected a picture or a radiograph, found {found}"
+        raise RefusedImageError(RefusalCode.NOT_AN_IMAGE, reason, path=path, remedy="name a picture")
+    if series.volume.geometry.shape[0] != 1:
+        reason = f"expected one picture, found {series.volume.geometry.shape[0]} frames"
+        raise RefusedImageError(RefusalCode.SEVERAL_FRAMES, reason, path=path, remedy=_EXPORT_AGAIN)
+    return series.volume
 
 
 def pixel_sha256(values: NDArray[np.floating]) -> str:

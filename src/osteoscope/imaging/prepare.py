@@ -234,12 +234,24 @@ def outline_mask(shape: tuple[int, int], lesions: Sequence[Lesion]) -> NDArray[n
     """
     mask = np.zeros(shape, dtype=bool)
     for lesion in lesions:
-        mask |= _polygon_mask(shape, lesion.outline or _corners(lesion.bounds("box")))
+        mask |= polygon_mask(shape, lesion.outline or _corners(lesion.bounds("box")))
     return mask
 
 
-def _polygon_mask(shape: tuple[int, int], polygon: Sequence[Point]) -> NDArray[np.bool_]:
-    """Fill a polygon by the even-odd rule: each edge flips the pixels to the right of it in the rows that it spans."""
+def polygon_mask(shape: tuple[int, ...], polygon: Sequence[Point]) -> NDArray[np.bool_]:
+    """Fill a polygon by the even-odd rule: each edge flips the pixels to the right of it in the rows that it spans.
+
+    Parameters
+    ----------
+    shape
+        ``(rows, columns)`` of the image.
+    polygon
+        Corners in pixel-edge coordinates; the last is joined to the first.
+
+    Returns
+    -------
+    bool ``(rows, columns)``: the pixels whose centres lie in the polygon.
+    """
     rows, columns = shape
     inside = np.zeros(shape, dtype=bool)
     centres = np.arange(columns) + 0.5

@@ -25,8 +25,8 @@ _LARGEST_BYTES = 2**20
 """A larger file is no sidecar, and is left aside."""
 
 _SUFFIXES = {
-    "CT": re.compile(r"_ct$", re.IGNORECASE),
-    "MR": re.compile(r"_(T1w|T2w|T2starw|PDw|PDT2|FLAIR|inplaneT[12]|UNIT1|angio)$", re.IGNORECASE),
+    "CT": re.compile(r"(?:^|_)ct$", re.IGNORECASE),
+    "MR": re.compile(r"(?:^|_)(T1w|T2w|T2starw|PDw|PDT2|FLAIR|inplaneT[12]|UNIT1|angio)$", re.IGNORECASE),
 }
 """How names end, before ``.nii``, by modality."""
 

@@ -174,6 +174,28 @@ def overlay_picture(
     return picture
 
 
+def with_lesions(
+    picture: Image.Image, lesions: Iterable[Lesion], enlargement: tuple[float, float], *, width: float = 1.0
+) -> Image.Image:
+    """Draw lesions over a picture, as `overlay_picture` does; the one that is given stays as it is.
+
+    Parameters
+    ----------
+    picture
+        Of any mode that has grey.
+    lesions
+        In pixels of the image.
+    enlargement
+        Width and height of the picture over those of the image.
+    width
+        Of the lines, in units of those on large pictures.
+    """
+    drawn = picture.convert("RGB")
+    for lesion in lesions:
+        _draw_double_line(drawn, _scaled(_lesion_path(lesion), enlargement), width=width)
+    return drawn
+
+
 def leaves_out(square: Square, shape: tuple[int, ...]) -> bool:
     """Tell whether a square leaves out any of an image of this ``(rows, columns)``."""
     rows, columns = shape
@@ -241,10 +263,10 @@ def png_bytes(picture: Image.Image, *, optimise: bool = True) -> bytes:
     return stream.getvalue()
 
 
-def jpeg_bytes(picture: Image.Image) -> bytes:
+def jpeg_bytes(picture: Image.Image, *, quality: int = 90) -> bytes:
     """Encode small, with full colour resolution, for pages that hold many overlays."""
     stream = io.BytesIO()
-    picture.save(stream, format="JPEG", quality=90, subsampling=0, optimize=True)
+    picture.save(stream, format="JPEG", quality=quality, subsampling=0, optimize=True)
     return stream.getvalue()
 
 
@@ -292,10 +314,12 @@ def _scaled(path: Iterable[tuple[float, float]], enlargement: tuple[float, float
     return [(x * enlargement[0], y * enlargement[1]) for x, y in path]
 
 
-def _draw_double_line(picture: Image.Image, path: Sequence[tuple[float, float]], *, opacity: float = 1.0) -> None:
+def _draw_double_line(
+    picture: Image.Image, path: Sequence[tuple[float, float]], *, opacity: float = 1.0, width: float = 1.0
+) -> None:
     """Draw a light line on a wider dark one, so that it is seen on bone and on air."""
-    _draw_lines(picture, [path], colour=_INK, width=_DARK_WIDTH, opacity=opacity)
-    _draw_lines(picture, [path], colour=_PAPER, width=_LIGHT_WIDTH, opacity=opacity)
+    _draw_lines(picture, [path], colour=_INK, width=_DARK_WIDTH * width, opacity=opacity)
+    _draw_lines(picture, [path], colour=_PAPER, width=_LIGHT_WIDTH * width, opacity=opacity)
 
 
 def _draw_dashed_frame(picture: Image.Image, region: Square, enlargement: tuple[float, float]) -> None:

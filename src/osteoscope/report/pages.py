@@ -26,7 +26,7 @@ from osteoscope.report.wording import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 def render(template: str, **values: object) -> str:
@@ -40,6 +40,11 @@ def render(template: str, **values: object) -> str:
         What the template names; a name that is missing raises.
     """
     return _environment().get_template(template).render(**values)
+
+
+def rendered_in_parts(template: str, **values: object) -> Iterator[str]:
+    """Fill a template as `render` does, part by part: of an iterator the next is asked for when its place comes."""
+    return _environment().get_template(template).generate(**values)
 
 
 def data_uri(content: bytes, media_type: str) -> str:

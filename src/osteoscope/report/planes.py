@@ -38,6 +38,8 @@ _SECOND_LETTER = math.sin(math.radians(20))
 
 _INK, _PAPER = (0, 0, 0), (255, 255, 255)
 _FONT_SIZE, _LINE, _MARGIN = 13, 18, 8
+_BARS, _LONGEST_BAR, _TICK = (5, 10, 20, 50, 100, 200), 0.35, 6
+"""Lengths of a scale bar in mm, the share of a picture's width that it may take, and the height of its ends."""
 _LETTER, _LEAST_LETTER = 1 / 24, 16
 """Height of letters on a picture: share of its longer side, and least pixels."""
 
@@ -242,6 +244,30 @@ def with_sides(picture: Image.Image, sides: Sides) -> Image.Image:
     for letters, x, y, anchor in places:
         draw.text((x, y), letters, fill=_PAPER, font=font, anchor=anchor, stroke_width=2, stroke_fill=_INK)
     return lettered
+
+
+def with_scale(picture: Image.Image, spacing: float) -> Image.Image:
+    """Draw a bar of some centimetres into the lower left corner of a picture; the one that is given stays as it is.
+
+    Parameters
+    ----------
+    picture
+        With square pixels.
+    spacing
+        Between the centres of neighbouring pixels, in mm.
+    """
+    scaled = picture.copy()
+    fitting = [length for length in _BARS if length <= _LONGEST_BAR * picture.width * spacing]
+    length = max(fitting, default=_BARS[0])
+    draw = ImageDraw.Draw(scaled)
+    left, right, bottom = _MARGIN, _MARGIN + round(length / spacing), picture.height - _MARGIN
+    path = [(left, bottom - _TICK), (left, bottom), (right, bottom), (right, bottom - _TICK)]
+    draw.line(path, fill=_INK, width=5, joint="curve")
+    draw.line(path, fill=_PAPER, width=2, joint="curve")
+    font = ImageFont.load_default(size=_FONT_SIZE)
+    place = (left + 5, bottom - _TICK)
+    draw.text(place, f"{length / 10:g} cm", fill=_PAPER, font=font, anchor="lb", stroke_width=2, stroke_fill=_INK)
+    return scaled
 
 
 def with_mark(picture: Image.Image, mark: str) -> Image.Image:

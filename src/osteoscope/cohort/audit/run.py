@@ -117,7 +117,7 @@ def audit(
     ImageError
         If an image is missing or cannot be read any more.
     """
-    key = sha256_of_text(json.dumps([_content(cohort), None if against is None else _content(against), roi, folds]))
+    key = _key_of(cohort, roi=roi, folds=folds, against=against)
     kept = known_audit(key, VERSION)
     if kept is not None:
         return Audit.from_json(kept)
@@ -130,6 +130,17 @@ def audit(
     }
     keep_audit(key, VERSION, {**made.to_json(), **beside})
     return made
+
+
+def audit_made_before(cohort: Cohort) -> Audit | None:
+    """Give what `audit`, as it is called without further arguments, found of the same content before; else None."""
+    kept = known_audit(_key_of(cohort, roi="none", folds=5, against=None), VERSION)
+    return None if kept is None else Audit.from_json(kept)
+
+
+def _key_of(cohort: Cohort, *, roi: RegionOfInterest, folds: int | None, against: Cohort | None) -> str:
+    """Hash all that an audit follows from."""
+    return sha256_of_text(json.dumps([_content(cohort), None if against is None else _content(against), roi, folds]))
 
 
 def _content(cohort: Cohort) -> list[Any]:
