@@ -107,12 +107,17 @@ def test_the_using_half_loads_no_torch_and_no_tables() -> None:
 def test_the_public_names_are_the_intended_ones() -> None:
     assert osteoscope.__all__ == ["OsteoscopeError", "__version__"]
     assert workflow.__all__ == [
+        "ArchiveSummary",
         "AuditSummary",
         "CohortSummary",
         "ComparisonSummary",
+        "ContactSheetSummary",
+        "DeidentificationSummary",
         "DemoSummary",
         "DemoWatcher",
+        "ExportSummary",
         "Inspection",
+        "OutlineSummary",
         "PhantomSummary",
         "PredictionSummary",
         "RecalibrationSummary",
@@ -120,17 +125,24 @@ def test_the_public_names_are_the_intended_ones() -> None:
         "StudySummary",
         "audit_cohort",
         "cohort_from_btxrd",
+        "cohort_from_dicom",
+        "cohort_from_nifti",
         "cohort_from_table",
         "compare",
+        "deidentify",
         "demo",
         "evaluate",
+        "export",
         "inspect",
         "make_phantoms",
+        "outline_lesion",
         "predict",
         "recalibrate",
+        "show_cohort",
         "sweep_robustness",
         "train",
         "training_config",
+        "wishes",
     ]
 
 

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from osteoscope.cohort.archive.choice import When, Wishes
     from osteoscope.cohort.audit import Audit, Finding, Settled
     from osteoscope.cohort.table import Cohort
     from osteoscope.config import RegionOfInterest
+    from osteoscope.imaging.volume import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,16 @@ class AuditSummary:
         """Give the audit with ``"cohort"``, ``"blocked"``, ``"accepted"`` and ``"accepted_but_not_found"``."""
         blocked = any(finding.severity == "block" for finding in self.settled.open)
         return {"cohort": str(self.folder), "blocked": blocked, **self.audit.to_json(), **self.settled.to_json()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveSummary(CohortSummary):
+    """What a cohort from an archive holds, what the archive was found to be, and where what knows the patients lies."""
+
+    indexed: dict[str, int]
+    index: Path
+    key: Path
+    series: Path
 
 
 def cohort_from_btxrd(
@@ -102,6 +114,152 @@ def cohort_from_table(
     from osteoscope.cohort.from_table import read_table
 
     return _keep_cohort(read_table(table, images, classes or None, source, progress=progress), output)
+
+
+def cohort_from_nifti(
+    folder: Path,
+    output: Path,
+    *,
+    labels: Path | None = None,
+    classes: Sequence[str] = (),
+    source: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CohortSummary:
+    """Make a cohort from a folder of NIfTI files and a table of diagnoses.
+
+    Parameters
+    ----------
+    folder
+        In the layout of BIDS, or a file or a folder a patient.
+    output
+        Where the cohort goes.
+    labels
+        Table of patient, label and optional columns; ``participants.tsv`` of the folder where left out.
+    classes, source
+        As for `cohort_from_table`.
+    progress
+        Is told how many of how many images are read.
+
+    Raises
+    ------
+    InputError, CohortError, StorageError
+        If the folder or the table cannot be used, or the cohort cannot be written.
+    """
+    require("pandas", "pyarrow")
+    from osteoscope.cohort.from_nifti import read_nifti_folder
+
+    return _keep_cohort(read_nifti_folder(folder, labels, classes or None, source, progress=progress), output)
+
+
+def cohort_from_dicom(
+    folder: Path,
+    output: Path,
+    *,
+    labels: Path,
+    classes: Sequence[str] = (),
+    wishes: Wishes | None = None,
+    roi_names: Sequence[str] = (),
+    key: Path | None = None,
+    index: Path | None = None,
+    series: Path | None = None,
+    encoding: str | None = None,
+    jobs: int | None = None,
+    stages: Callable[[str, int, int], None] | None = None,
+) -> ArchiveSummary:
+    """Make a cohort from a PACS export and a table of diagnoses; killed at any moment, the same call goes on.
+
+    Parameters
+    ----------
+    folder
+        DICOM files in folders of any depth, and zips.
+    output
+        Where the cohort goes, with de-identified copies of the series that are chosen.
+    labels
+        CSV, XLSX or Parquet with the column label and one or more of patient, study and accession.
+    classes
+        Labels that form the classes; none takes all that the table has.
+    wishes
+        What series are asked for; left out, one CT, one MR and all radiographs of the last study before the biopsy.
+    roi_names
+        Of the regions that are the lesion's, in segmentations and structure sets; none takes the one whose name speaks
+        of a lesion.
+    key, index
+        What knows the patients; beside the cohort where left out.
+    series
+        Table of series with a person's decisions; the cohort's own, if it has one, where left out.
+    encoding
+        Of a label table as CSV that is not in UTF-8.
+    jobs
+        Worker processes; as many as there are processors where left out.
+    stages
+        Is told what is done, and how many of how many are.
+
+    Raises
+    ------
+    InputError, CohortError, ConfigError, StorageError
+        If the archive, a table, the key or the index cannot be used, or something cannot be written.
+    """
+    require("dicomanonymizer", "pandas", "pyarrow", "scipy")
+    from osteoscope.cohort.archive.choice import Wishes
+    from osteoscope.cohort.archive.places import archive_at
+    from osteoscope.cohort.archive.series_table import SERIES_TABLE
+    from osteoscope.cohort.audit import find_leaks, raise_if_blocked
+    from osteoscope.cohort.from_dicom import read_archive
+    from osteoscope.cohort.table import counts, write_beside_images
+
+    archive = archive_at(folder, labels, output, key=key, index=index, series=series, encoding=encoding)
+    wished = wishes or Wishes()
+    gathered = read_archive(archive, classes=classes, wishes=wished, roi_names=roi_names, jobs=jobs, stages=stages)
+    findings = find_leaks(gathered.cohort)
+    raise_if_blocked(findings)
+    write_beside_images(gathered.cohort, output)
+    return ArchiveSummary(
+        folder=output,
+        counts=counts(gathered.cohort),
+        findings=findings,
+        notes=gathered.cohort.notes,
+        indexed=gathered.indexed.to_json(),
+        index=archive.index,
+        key=archive.key,
+        series=output / SERIES_TABLE,
+    )
+
+
+def wishes(
+    *,
+    modalities: Sequence[Modality] = (),
+    plane: str | None = None,
+    kernel: str | None = None,
+    weighting: str | None = None,
+    contrast: bool | None = None,
+    thickest: float | None = None,
+    body_part: str | None = None,
+    when: When = "before",
+) -> Wishes:
+    """Say what series of an archive are asked for, as `osteoscope.cohort.archive.choice.Wishes` has them.
+
+    Raises
+    ------
+    ConfigError
+        If no words are known for the region of the body.
+    """
+    from osteoscope.cohort.archive.choice import Wishes
+    from osteoscope.cohort.archive.words import REGIONS
+    from osteoscope.errors import ConfigError
+
+    if body_part and body_part not in REGIONS:
+        reason = f"expected one of {', '.join(REGIONS)}, found {body_part!r}"
+        raise ConfigError(reason, remedy="name one of them with --body-part")
+    return Wishes(
+        modalities=tuple(modalities) or Wishes.modalities,
+        plane=plane or "",
+        kernel=kernel or "",
+        weighting=weighting or "",
+        contrast=contrast,
+        thickest=thickest,
+        body_part=body_part or "",
+        when=when,
+    )
 
 
 def audit_cohort(
