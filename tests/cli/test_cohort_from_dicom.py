@@ -56,7 +56,8 @@ def test_one_summary_for_people_or_for_machines(tmp_path: Path, archive: Path, l
 
 def test_wishes_are_told_by_options(tmp_path: Path, archive: Path, labels: Path) -> None:
     options = ("--modality", "CT", "--modality", "MR", "--kernel", "soft", "--no-contrast", "--thickest", "3")
-    done = run(archive, "--labels", labels, "-o", tmp_path / "cohort", *options, "--when", "last", "--jobs", "1")
+    named = ("--roi-name", "GTV 1", "--roi-name", "tumour", "--when", "last")
+    done = run(archive, "--labels", labels, "-o", tmp_path / "cohort", *options, *named, "--jobs", "1")
     assert done.exit_code == 0, done.output
     assert len(read_cohort(tmp_path / "cohort").frame) == 4
 

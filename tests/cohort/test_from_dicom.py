@@ -384,7 +384,7 @@ def test_a_series_whose_uids_were_blanked_is_used_and_that_is_said(tmp_path: Pat
 
 
 def test_a_series_without_uids_and_without_what_could_stand_for_them_is_left(tmp_path: Path, archive: Path) -> None:
-    nothing = {"StudyInstanceUID": None, "SeriesInstanceUID": None, "FrameOfReferenceUID": None}
+    nothing: dict[str, Any] = {"StudyInstanceUID": None, "SeriesInstanceUID": None, "FrameOfReferenceUID": None}
     write_ct(archive / "nothing", 8, **nothing)
     rows = [{"patient": number, "label": label} for number, label in (("00000", OS), ("00001", GCT), ("00008", OS))]
     made(archive, write_labels(tmp_path / "labels.csv", rows), tmp_path / "cohort")
@@ -473,10 +473,34 @@ def test_what_is_said_of_the_choice_is_of_patients_with_a_label_and_of_what_is_n
     notes = read_cohort(tmp_path / "cohort").notes
     assert "Chosen CT and MR of fewer than 5 planes: 1 of 3." in notes
     assert "CT and MR whose lesion is outlined: 0 of 3." in notes
-    assert [note for note in notes if "tagged" in note] == ["Chosen series tagged lumbar and spine, unverified: 1 of 3."]
+    assert [note for note in notes if "tagged" in note] == [
+        "Chosen series tagged lumbar and spine, unverified: 1 of 3."
+    ]
     assert not [note for note in notes if note.startswith("Series left")]
     assert "Patients of the archive in no row of the label table, left out: 3." in notes
     (one,) = [
         row["reason"] for row in series_of(tmp_path / "cohort") if row["planes"] == "1" and row["chosen"] == "yes"
     ]
     assert one.startswith("CT axial, 1 plane, kernel for soft; of the first study")
+
+
+def test_a_patient_who_is_left_out_has_the_reason_that_decides(tmp_path: Path, archive: Path) -> None:
+    # Two images in one series; no row of the table, and a series that could not be used, either; two series of which
+    # neither fits.
+    shutil.rmtree(archive / "p0")
+    write_ct(archive / "p0", 0, planes=3)
+    write_ct(archive / "p0-again", 0, planes=3, seed=9, orientation=(1.0, 0, 0, 0, 0.8, 0.6))
+    write_film(archive / "unlabelled.dcm", 9, BitsAllocated=12)
+    write_mr(archive / "p3-again", 3)
+    write_mr(archive / "p3-third", 3, SeriesInstanceUID="1.2.3.3.3")
+    shutil.rmtree(archive / "p3")
+    wishes = workflow.wishes(modalities=["CT"])
+    rows = [{"patient": f"0000{number}", "label": (OS, GCT)[number % 2]} for number in range(4)]
+    made(archive, write_labels(tmp_path / "labels.csv", rows), tmp_path / "cohort", wishes=wishes)
+    key = Key.open(tmp_path / "cohort.key.json")
+    left = [(image.image.split("/")[1], image.reason) for image in read_cohort(tmp_path / "cohort").left_out]
+    reasons = dict(left)
+    assert len(left) == len(reasons) == 3
+    assert reasons[key.patient("00009")] == "no row of the label table joins the patient"
+    assert reasons[key.patient("00003")] == "MR is not asked for (2 series)"
+    assert "found 2" in reasons[key.patient("00000")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from dicom_files import write_dicom
+from dicom_files import write_dicom, write_series
 from PIL import Image
 from scan_samples import PREPARATION, scan_case
 
@@ -17,6 +17,7 @@ from osteoscope.imaging.nifti import write_nifti
 from osteoscope.imaging.open import open_image
 from osteoscope.imaging.picture import pixel_sha256
 from osteoscope.imaging.prepare import Lesion
+from osteoscope.imaging.values import values_of
 from osteoscope.report.thumbnails import ShownImage, Thumbnail, planes_to_show, show_image
 
 if TYPE_CHECKING:
@@ -93,6 +94,16 @@ def test_a_scan_is_shown_unmirrored_with_its_outline_and_facts(tmp_path: Path) -
     np.testing.assert_allclose(mirrored, 255 * 540 / 1800, atol=4)
     # The outline runs along the edge at column 8: its dark rim lies beyond it.
     assert values[round(20 * zoom), round(8 * zoom) - 4 : round(8 * zoom) + 4].min() < 70
+
+
+def test_a_single_slice_has_no_distance(tmp_path: Path) -> None:
+    whole = scan(tmp_path, mask=False)
+    write_series(tmp_path / "one", np.full((1, 40, 40), 1000, dtype=np.uint16), "CT", spacing=(2, 2))
+    volume = open_image(tmp_path / "one").volume
+    sha256 = values_of(volume).sha256
+    shown = show_image(dataclasses.replace(whole, path=tmp_path / "one", pixel_sha256=sha256), CONFIG)
+    assert shown.facts[:2] == ("Axial CT", "1 plane")
+    assert len(shown.pictures) == 1
 
 
 def test_letters_and_scale_are_on_the_picture(tmp_path: Path) -> None:

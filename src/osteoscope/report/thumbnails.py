@@ -246,7 +246,7 @@ def _facts(volume: Volume, plan: SlicePlan, window: ShownWindow) -> tuple[str, .
     pixel = f"{across:.2f}" if abs(down - across) < 0.005 else f"{across:.2f} × {down:.2f}"
     return (
         f"{(geometry.plane_name or '').capitalize()} {volume.modality}",
-        f"{planes} planes {apart:.1f} mm apart, {len(plan.planes)} of them read",
+        "1 plane" if planes == 1 else f"{planes} planes {apart:.1f} mm apart, {len(plan.planes)} of them read",
         f"{columns} × {rows} pixels of {pixel} mm",
         f"shown in {window.text(volume.modality)}".replace("-", "−"),
     )

@@ -112,9 +112,9 @@ def test_rows_join_by_patient_study_or_accession_number(root: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"patient": "77", "label": OS}, "is not in the archive: 2"),
+        ({"patient": "77", "label": OS}, "is not in the archive: row 2."),
         ({"patient": "1", "label": OS}, "only if zeros at its start are added"),
-        ({"patient": "00000", "accession": "A1", "label": OS}, "are not of one patient: 2"),
+        ({"patient": "00000", "accession": "A1", "label": OS}, "are not of one patient: row 2."),
         ({"patient": "", "study": "", "label": OS}, "they name no patient, study or accession number"),
     ],
     ids=["unknown", "zeros", "contradiction", "empty"],

@@ -37,12 +37,15 @@ class Decision:
         What the label table says of the patient; nothing where it joins none.
     override
         What a person decided, or None.
+    why_not
+        Why nothing of the patient is used, whatever it is; empty where something may be.
     """
 
     names: Names
     choice: Choice
     label: Label
     override: Override | None = None
+    why_not: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,13 @@ def decide(connection: sqlite3.Connection, basis: Basis) -> Iterator[Decision]:
             choices = [Choice(stack=stack, chosen=False, reason=unusable(stack) or why_not) for stack in stacks]
         for choice in choices:
             number = choice.stack.number
-            yield Decision(names=names[number], choice=choice, label=label, override=overrides.get(number))
+            yield Decision(
+                names=names[number],
+                choice=choice,
+                label=label,
+                override=overrides.get(number),
+                why_not=why_not or "",
+            )
 
 
 def _names(stack: Stack, basis: Basis) -> Names:

@@ -235,7 +235,7 @@ def _notes(lost: Mapping[str, Sequence[int]], total: int) -> list[str]:
     notes = []
     for reason, numbers in lost.items():
         if numbers:
-            named = ", ".join(map(str, numbers[:_MOST_NAMED]))
+            named = ("row " if len(numbers) == 1 else "rows ") + ", ".join(map(str, numbers[:_MOST_NAMED]))
             more = f" and {len(numbers) - _MOST_NAMED} more" if len(numbers) > _MOST_NAMED else ""
             notes.append(
                 f"{len(numbers)} of {total} rows of the label table joined nobody, since {reason}: {named}{more}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -101,13 +101,17 @@ class Making:
         for number, reason in sorted(self._left_out.items()):
             yield LeftOut(image=_folder_of(self._decisions[number]), reason=reason)
         here = {image.patient for image in self.images}
-        reasons: dict[str, Counter[str]] = {}
-        for decision in self._decisions.values():
-            if decision.names[0] not in here:
-                reasons.setdefault(decision.names[0], Counter())[decision.choice.reason] += 1
-        for patient, counted in sorted(reasons.items()):
-            told = "; ".join(f"{reason} ({count})" for reason, count in sorted(counted.items()))
-            yield LeftOut(image=f"{IMAGES}/{patient}", reason=told)
+        refused: dict[str, str] = {}
+        reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for number, decision in self._decisions.items():
+            patient = decision.names[0]
+            if decision.why_not:
+                refused[patient] = decision.why_not
+            elif patient not in here and number not in self._left_out:
+                reasons[patient][decision.choice.reason] += 1
+        told = {patient: "; ".join(map(_times, sorted(counted.items()))) for patient, counted in reasons.items()}
+        for patient, reason in sorted({**told, **refused}.items()):
+            yield LeftOut(image=f"{IMAGES}/{patient}", reason=reason)
 
     def remove_others(self) -> None:
         """Remove copies and masks that are no longer part of the cohort.
@@ -144,6 +148,11 @@ class Making:
     def _told(self, what: str, done: int, total: int) -> None:
         if self._stages is not None:
             self._stages(what, done, total)
+
+
+def _times(counted: tuple[str, int]) -> str:
+    reason, count = counted
+    return f"{reason} ({count} series)" if count > 1 else reason
 
 
 def target_of(root: Path, decision: Decision) -> Path:
