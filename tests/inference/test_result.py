@@ -31,7 +31,13 @@ ANSWER: dict[str, Any] = {
     "overlays": [],
     "not_used": [{"name": "0123456789ab", "modality": "CT", "code": "localiser", "reason": "a scout"}],
     "refused": [{"files": 2, "code": "damaged", "reason": "broken", "remedy": None}],
-    "bundle": {"sha256": "0" * 64, "osteoscope": "0.1.0", "members": 5, "provenance": "clinical"},
+    "bundle": {
+        "sha256": "0" * 64,
+        "osteoscope": "0.1.0",
+        "members": 5,
+        "precision": "float32",
+        "provenance": "clinical",
+    },
 }
 
 
