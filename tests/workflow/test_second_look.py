@@ -69,7 +69,9 @@ SETTINGS = Config(
     preparation=PreparationConfig(size=64, second_look=True),
     network=NetworkConfig(trunk="densenet-tiny", width=16, heads=2),
     auxiliary=AuxiliaryConfig(looks=960, batch_size=8, averaging=0.9, learning_rate=3e-3),
-    training=TrainingConfig(folds=2, epochs=12, precision="32-true", learning_rate=3e-3, averaging=0.8),
+    training=TrainingConfig(
+        folds=2, members="folds", epochs=12, precision="32-true", learning_rate=3e-3, averaging=0.8
+    ),
 )
 
 
