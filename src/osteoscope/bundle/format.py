@@ -209,6 +209,11 @@ class Manifest(_Part):
             raise ValueError(msg)
         return self
 
+    @property
+    def offers_int8(self) -> bool:
+        """Tell whether the networks may be run in eight bits."""
+        return self.int8 is not None and self.int8.offered
+
     def plane_shape(self, modality: Modality) -> tuple[int, int, int]:
         """Give the (channels, size, size) of a plane that is read of an image."""
         return self.preparation.plane_shape(modality)

@@ -60,7 +60,7 @@ def write_bundle(
     with folder_written_whole(target) as folder:
         for member, source in zip(manifest.members, member_folders, strict=True):
             (folder / member.folder).mkdir(parents=True)
-            for name in (PLANES_GRAPH, HEAD_GRAPH, WEIGHTS, *([INT8_GRAPH] if offers_int8(manifest) else [])):
+            for name in (PLANES_GRAPH, HEAD_GRAPH, WEIGHTS, *([INT8_GRAPH] if manifest.offers_int8 else [])):
                 shutil.copyfile(source / name, folder / member.folder / name)
         seen: dict[str, Any] = _listed(training_cases)
         if recalibration_cases is not None:
@@ -71,11 +71,6 @@ def write_bundle(
         complete = manifest.model_copy(update={"files": files})
         write_json(folder / MANIFEST, json.loads(complete.model_dump_json(by_alias=True)))
         write_text(folder / MANIFEST_HASH, f"{sha256_of_file(folder / MANIFEST)}  {MANIFEST}\n")
-
-
-def offers_int8(manifest: Manifest) -> bool:
-    """Tell whether the bundle's networks may be run in eight bits."""
-    return manifest.int8 is not None and manifest.int8.offered
 
 
 def _listed(seen: SeenCases) -> dict[str, list[str]]:

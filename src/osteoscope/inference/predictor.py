@@ -12,6 +12,7 @@ from osteoscope.errors import BundleError
 from osteoscope.evaluation.conformal import Refused
 from osteoscope.inference.engine import MemberEngine
 from osteoscope.inference.predict import Member, predict_case, prepare_case
+from osteoscope.inference.runtimes import INT8_RUNTIME
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def load_predictor(
     threads
         Of the processor; None takes every core that the process may use.
     precision
-        ``int8`` runs the networks in eight bits, on OpenVINO: onnxruntime gains nothing by them.
+        ``int8`` runs the networks in eight bits, on `osteoscope.inference.runtimes.INT8_RUNTIME`.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def load_predictor(
             engine=MemberEngine(
                 bundle.folder / member.folder,
                 threads=threads,
-                runtime="openvino" if precision == "int8" else None,
+                runtime=INT8_RUNTIME if precision == "int8" else None,
                 precision=precision,
             ),
             encoder=None if member.covariates is None else CovariateEncoder.from_json(member.covariates),
@@ -98,9 +99,9 @@ def load_predictor(
 
 
 def _refuse_without_int8(bundle: Bundle) -> None:
-    found = bundle.manifest.int8
-    if found is not None and found.offered:
+    if bundle.manifest.offers_int8:
         return
+    found = bundle.manifest.int8
     reason = "that was never tried" if found is None else found.reason
     remedy = "leave --int8 out" + (", or export the run with --int8" if found is None else "")
     raise BundleError(f"offers no eight bits: {reason}", path=bundle.folder, remedy=remedy)

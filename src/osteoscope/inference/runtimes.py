@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 RuntimeName = Literal["onnxruntime", "openvino", "cuda"]
 """``cuda`` is onnxruntime on an NVIDIA GPU."""
 
+INT8_RUNTIME: RuntimeName = "openvino"
+"""What runs graphs in eight bits: onnxruntime gains next to nothing by them."""
+
 Outputs = tuple["NDArray[np.float32]", ...]
 """Those of `PLANES_OUTPUTS`, in their order."""
 

@@ -21,6 +21,7 @@ from osteoscope.evaluation.calibration import softmax
 from osteoscope.evaluation.metrics import overall_auc
 from osteoscope.inference.engine import MemberEngine
 from osteoscope.inference.predict import Member, predict_case, prepare_case, read_planes
+from osteoscope.inference.runtimes import INT8_RUNTIME
 from osteoscope.inference.scans import PreparedScans
 from osteoscope.training.export import export_planes
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.table import Case
     from osteoscope.config import PreparationConfig
-    from osteoscope.inference.runtimes import RuntimeName
     from osteoscope.network.classifier import TumourNetwork
     from osteoscope.training.crossval import FoldOutcome
 
@@ -43,9 +43,6 @@ LEAST_CORRELATION = 0.95
 
 CALIBRATION_PLANES = 64
 """Planes of training patients that the levels are fixed from, at most."""
-
-RUNTIME: RuntimeName = "openvino"
-"""What runs eight bits: onnxruntime gains next to nothing by them."""
 
 _AT_ONCE = 4
 
@@ -175,8 +172,8 @@ def judge_int8(
     before: list[tuple[float, ...]] = []
     correlations: list[float] = []
     for outcome, folder in zip(outcomes, folders, strict=True):
-        full = MemberEngine(folder, runtime=RUNTIME)
-        rounded = MemberEngine(folder, runtime=RUNTIME, precision="int8")
+        full = MemberEngine(folder, runtime=INT8_RUNTIME)
+        rounded = MemberEngine(folder, runtime=INT8_RUNTIME, precision="int8")
         member = Member(engine=rounded, encoder=outcome.encoder)
         for known in outcome.cases:
             case = of_patient[known.prediction.patient]
