@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import tomllib
 from pathlib import Path  # noqa: TC003  pydantic reads the annotation
 from typing import Annotated, Literal, Self
@@ -88,8 +89,28 @@ class PreparationConfig(_Settings):
     """Where the second look goes in prediction: to the regions in which the network finds a lesion, or to the square
     round what a person has marked. In training it always goes to the outline."""
     volume: VolumeConfig | None = None
-    """How CT and MR are read; None where nothing but radiographs is. A network that is trained with it reads no
-    radiographs, and `size` and `margin` count for nothing."""
+    """How CT and MR are read; None where nothing but radiographs is. A network that is trained with it for one of them
+    reads no radiographs, and `size` and `margin` count for nothing."""
+    # What a network of one modality reads is written down, and so fingerprinted, as it was before there were several.
+    modalities: Annotated[tuple[ImageKind, ...], Field(exclude_if=operator.not_)] = ()
+    """That one network reads beside each other, two or more, sorted; `size` is then that of `volume`, and a radiograph
+    is read whole, once. Empty for a network of one modality, which the cohort decides on."""
+
+    @model_validator(mode="after")
+    def _modalities_fit(self) -> Self:
+        named = self.modalities
+        if not named:
+            return self
+        if len(named) == 1 or list(named) != sorted(set(named)):
+            msg = f"modalities are two or more, each once and sorted, or left out for one; got {', '.join(named)}"
+            raise ValueError(msg)
+        if self.volume is None:
+            msg = f"to read {' and '.join(named)}, volume has to say how CT and MR are read"
+            raise ValueError(msg)
+        if self.size != self.volume.size:
+            msg = f"planes of all modalities are of one size, got size {self.size} and volume.size {self.volume.size}"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _looks_fit(self) -> Self:
@@ -104,17 +125,37 @@ class PreparationConfig(_Settings):
     def plane_shape(self, modality: ImageKind) -> tuple[int, int, int]:
         """Give the (channels, size, size) of a plane that is read of an image.
 
+        Where several modalities are read, it is the same for all: behind the channels of the image comes one for each
+        modality (`osteoscope.imaging.mixed`).
+
+        Raises
+        ------
+        ValueError
+            If it is a CT or MR, and how these are read is not stated; or none of the modalities that are read.
+        """
+        if self.modalities and modality not in self.modalities:
+            msg = f"{' and '.join(self.modalities)} are read, got {modality}"
+            raise ValueError(msg)
+        size = self.size if self.volume is None or modality == "radiograph" else self.volume.size
+        return self.image_channels(modality) + len(self.modalities), size, size
+
+    def image_channels(self, modality: ImageKind) -> int:
+        """Count the channels of a plane that show the image: where several modalities are read, the most of any.
+
         Raises
         ------
         ValueError
             If it is a CT or MR, and how these are read is not stated.
         """
+        return max(map(self._own_channels, self.modalities or (modality,)))
+
+    def _own_channels(self, modality: ImageKind) -> int:
         if modality == "radiograph":
-            return 1, self.size, self.size
+            return 1
         if self.volume is None:
             msg = f"how {modality} is read is not stated"
             raise ValueError(msg)
-        return self.volume.channels(modality), self.volume.size, self.volume.size
+        return self.volume.channels(modality)
 
     @property
     def annotation(self) -> RegionOfInterest:
@@ -135,7 +176,8 @@ class PreparationConfig(_Settings):
             If CT or MR is read, of which no region is.
         """
         if self.volume is not None and annotation != "none":
-            reason = f"of CT and MR the body is read, so --roi {annotation} cannot be"
+            read = "of a mix all is read" if self.modalities else "of CT and MR the body is read"
+            reason = f"{read}, so --roi {annotation} cannot be"
             raise ConfigError(reason, remedy="leave --roi out")
         if not self.second_look:
             return self.model_copy(update={"roi": annotation})
@@ -192,9 +234,9 @@ class AugmentationConfig(_Settings):
     """Largest shift, as a share of the plane's side."""
     flip: bool = True
     """Mirror left and right in half of the planes."""
-    first: Annotated[float, Field(ge=0, le=1)] = 0.5
+    first: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of images with a known lesion that are looked at whole too, beside the lesion's region."""
-    elsewhere: Annotated[float, Field(ge=0, le=1)] = 1.0
+    elsewhere: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of those images of which a square as large as that region, without the lesion, is looked at too."""
     unfound: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of images with a known lesion that are looked at whole and nowhere else, as if none had been found."""
@@ -228,7 +270,7 @@ class AuxiliaryConfig(_Settings):
     """Images in a step."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
-    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.995
     augmentation: AugmentationConfig = AugmentationConfig()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of this learning alone: runs that differ in ``training.seed`` share what was learnt, since it is kept."""
@@ -253,13 +295,16 @@ class TrainingConfig(_Settings):
     views_per_patient: Annotated[int, Field(ge=1, le=64)] = 2
     """Planes of a patient that are read in a step, drawn at random; of a CT or MR in which the lesion is outlined, half
     of them show it."""
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far patients of rarer classes are read more often in an epoch: 0 reads each once, 1 reads those of a class as
+    many times more as the largest class has more patients, in whole times."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 7e-4
     """The peak of a one-cycle schedule."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
     rehearsal: Annotated[float, Field(ge=0, le=16)] = 1.0
-    """Auxiliary images in a step, for each image of a case, so that what was learnt from them first is not lost; 0
-    leaves them out."""
-    lesion_weight: Annotated[float, Field(ge=0, le=100)] = 0.5
+    """Auxiliary images in a step, for each image of a case: every look is then judged by itself, and the classes are
+    two kinds more among the others. 0 leaves them out."""
+    lesion_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Weight of the loss by which the network learns where the annotated lesions are, and whether it looks at one."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.98
@@ -342,16 +387,24 @@ def preset_config(
             raise ConfigError(f"of {modality} the body is read, so --roi {roi} cannot be", remedy="leave --roi out")
         return _for_volumes(preset, chosen, seed=seed, folds=folds, split=split)
     size, looks, epochs, repeats = {
-        "quick": (96, 8_000, 4, 1),
-        "standard": (128, 140_000, 30, 1),
-        "full": (224, 400_000, 60, 3),
+        "quick": (96, 8_000, 3, 1),
+        "standard": (128, 40_000, 6, 1),
+        "full": (224, 200_000, 12, 3),
     }[preset]
     return Config(
         preparation=PreparationConfig(size=size, roi=roi, second_look=second_look),
         network=chosen,
         auxiliary=AuxiliaryConfig(looks=looks),
         training=TrainingConfig(
-            epochs=epochs, repeats=repeats if split == "patients" else 1, seed=seed, folds=folds, split=split
+            epochs=epochs,
+            batch_size=4,
+            balance=0.7,
+            rehearsal=2,
+            averaging=0.99,
+            repeats=repeats if split == "patients" else 1,
+            seed=seed,
+            folds=folds,
+            split=split,
         ),
     )
 
@@ -366,7 +419,6 @@ def _for_volumes(preset: Preset, network: NetworkConfig, *, seed: int, folds: in
     training = TrainingConfig(
         epochs=epochs,
         views_per_patient=4,
-        lesion_weight=1.0,
         repeats=repeats if split == "patients" else 1,
         rehearsal=0,
         augmentation=_OF_VOLUMES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,19 +11,23 @@ import torch
 from safetensors.torch import load_file
 from samples import Silent, auxiliary_images
 
+from osteoscope.cohort.table import Case
 from osteoscope.config import AuxiliaryConfig, Config, NetworkConfig, PreparationConfig, TrainingConfig
 from osteoscope.network.classifier import TumourNetwork
+from osteoscope.training import fit as fit_module
 from osteoscope.training.auxiliary import Learnt, learn
 from osteoscope.training.device import Device, deterministic
-from osteoscope.training.fit import FitPlan, fit
-from osteoscope.training.planes import CaseStore
-from osteoscope.training.questions import load_lessons
+from osteoscope.training.fit import FitPlan, _dealt, _shares, fit
+from osteoscope.training.planes import Kind, load_cases
+from osteoscope.training.questions import question_loss
 from osteoscope.training.rehearsal import Rehearsal, beside, rehearsal_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from osteoscope.cohort.table import Auxiliary
+    from osteoscope.training.planes import CaseStore
+    from osteoscope.training.questions import Answers, QuestionLogits
 
 TINY = Config(
     preparation=PreparationConfig(size=32, second_look=True),
@@ -31,6 +36,27 @@ TINY = Config(
     training=TrainingConfig(epochs=2, batch_size=4, precision="32-true", rehearsal=2),
 )
 CPU = Device(kind="cpu", name="cpu", precision="32-true", threads=1)
+
+
+def cases_of(images: list[Auxiliary]) -> list[Case]:
+    """Take pictures as cases of two classes, one picture each, half of them of a site that no auxiliary image shows."""
+    return [
+        Case(
+            patient=f"case{place}",
+            label=place % 2,
+            age=None,
+            sex=None,
+            site=("femur", "skull")[place % 2],
+            level=None,
+            images=(one.image,),
+        )
+        for place, one in enumerate(images)
+    ]
+
+
+def store_of(images: list[Auxiliary]) -> CaseStore:
+    """Load those cases."""
+    return load_cases(cases_of(images), TINY.preparation)
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +73,14 @@ def learnt(images: list[Auxiliary], tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def rehearsal(images: list[Auxiliary], learnt: Learnt) -> Rehearsal:
-    prepared = rehearsal_of(images, learnt, TINY)
+    prepared = rehearsal_of(images, learnt, TINY, cases=cases_of(images))
     assert prepared is not None
     return prepared
 
 
 def test_without_a_share_nothing_is_rehearsed(images: list[Auxiliary], learnt: Learnt) -> None:
     none = TINY.model_copy(update={"training": TINY.training.model_copy(update={"rehearsal": 0.0})})
-    assert rehearsal_of(images, learnt, none) is None
+    assert rehearsal_of(images, learnt, none, cases=cases_of(images)) is None
 
 
 def test_as_many_images_as_asked_for_are_looked_at_beside_the_cases(rehearsal: Rehearsal) -> None:
@@ -82,13 +108,6 @@ def test_the_answers_start_from_what_was_learnt(rehearsal: Rehearsal, learnt: Le
     }
 
 
-def cases_of(images: list[Auxiliary]) -> CaseStore:
-    """Take pictures as cases of two classes, one picture each."""
-    planes = load_lessons(images, TINY.preparation).store
-    places = tuple(torch.tensor([place]) for place in range(len(images)))
-    return CaseStore(planes=planes, images=places, labels=torch.arange(len(images)) % 2)
-
-
 def fitted(
     cases: CaseStore, rehearsal: Rehearsal | None, learnt: Learnt, folder: Path, epochs: int = 2
 ) -> TumourNetwork:
@@ -111,6 +130,94 @@ def fitted(
     return network
 
 
+def test_of_cases_their_classes_are_the_first_kinds_and_the_others_are_counted_on_behind(
+    rehearsal: Rehearsal,
+) -> None:
+    answers = rehearsal.answers(torch.tensor([0, 3]), torch.tensor([0, 1, 2]), classes=2)
+    # Auxiliary kinds by name: chondroma 0, osteochondroma 1; sites: femur, tibia.
+    assert answers.kinds.tolist() == [0, 1, 3, 2, 3]
+    assert answers.sites.tolist() == [[1, 0], [0, 0], [1, 0], [1, 0], [0, 1]]
+    assert answers.views.tolist() == [0, 1, 0, 0, 1]
+
+
+def test_the_shares_of_classes_and_kinds_are_those_of_what_is_drawn(rehearsal: Rehearsal) -> None:
+    # Two auxiliary images for each of a case, half of either kind: a third of all is cases.
+    shares = rehearsal.log_shares(torch.tensor([0.75, 0.25])).exp()
+    torch.testing.assert_close(shares, torch.tensor([3, 1, 4, 4]) / 12)
+
+
+def test_a_class_without_an_auxiliary_kind_beside_it_has_a_finite_share(rehearsal: Rehearsal) -> None:
+    lessons = rehearsal.lessons
+    unknown = replace(lessons.answers, kind_names=(), kinds=torch.full_like(lessons.answers.kinds, -1))
+    lonely = replace(rehearsal, lessons=replace(lessons, answers=unknown))
+    shares = lonely.log_shares(torch.tensor([0.5, 0.5]))
+    assert shares.isfinite().all()
+    assert len(shares) == 3
+
+
+def test_every_look_is_judged_by_itself_among_all_kinds_and_none_that_is_elsewhere(
+    images: list[Auxiliary], rehearsal: Rehearsal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[torch.Tensor, list[int], list[int]]] = []
+
+    def noted(logits: QuestionLogits, answers: Answers, looks: torch.Tensor) -> torch.Tensor:
+        asked.append((logits.kinds.detach(), answers.kinds.tolist(), looks.tolist()))
+        return question_loss(logits, answers, looks)
+
+    monkeypatch.setattr(fit_module, "question_loss", noted)
+    store = store_of(images)
+    torch.manual_seed(0)
+    network = TumourNetwork(TINY.network, classes=2)
+    plan = FitPlan(
+        store=store,
+        cases=np.arange(6),
+        covariates=None,
+        classes=2,
+        settings=TINY.training.model_copy(update={"epochs": 1, "batch_size": 6}),
+        stream=(0, 0),
+        rehearsal=rehearsal,
+    )
+    with deterministic(1):
+        history = fit(network, plan, fabric=CPU.fabric(), folder=tmp_path, watcher=Silent().epoch_done)
+    ((logits, kinds, looks),) = asked
+    assert logits.shape == (len(kinds), 4)
+    # Of six cases their region or, unfound, their whole image; behind them twelve auxiliary images, kinds 2 and 3.
+    speaking = [kind for kind, look in zip(kinds, looks, strict=True) if look == Kind.REGION]
+    assert set(kinds) == {0, 1, 2, 3}
+    assert len(speaking) <= 18
+    # By hand: cross-entropy over the four, smoothed by 0.05, of all looks but those elsewhere, is in the loss.
+    shown = torch.tensor([look != Kind.ELSEWHERE for look in looks])
+    likely = torch.log_softmax(logits.double()[shown], dim=1)
+    of_answer = likely.gather(1, torch.tensor(kinds)[shown][:, None]).mean()
+    by_hand = -(0.95 * of_answer + 0.05 * likely.mean())
+    assert float(history[0]["loss"]) > float(by_hand) > 0
+
+
+def test_patients_of_rare_classes_are_dealt_out_again_far_from_themselves(images: list[Auxiliary]) -> None:
+    store = replace(store_of(images), labels=torch.tensor([0] * 12 + [1] * 4))
+    for balance, times in [(0.0, 1), (0.5, 2), (1.0, 3)]:
+        plan = FitPlan(
+            store=store,
+            cases=np.arange(16),
+            covariates=None,
+            classes=2,
+            settings=TINY.training.model_copy(update={"balance": balance}),
+            stream=(0, 0),
+        )
+        order = np.random.default_rng(0).permutation(16)
+        dealt = _dealt(order, plan)
+        assert sorted(dealt.tolist()) == sorted([*range(12), *[12, 13, 14, 15] * times])
+        # What is dealt once stays in the order given.
+        assert [case for case in dealt if case < 12] == [case for case in order if case < 12]
+        for rare in range(12, 16):
+            gaps = np.diff(np.flatnonzero(dealt == rare))
+            assert (gaps >= len(dealt) // times - times).all()
+        expected = torch.tensor([12, 4 * times]) / (12 + 4 * times)
+        torch.testing.assert_close(_shares(plan), expected)
+    assert balance == 1.0
+    assert _dealt(np.arange(16), replace(plan, settings=TINY.training)).tolist() == list(range(16))
+
+
 def weights_of(network: TumourNetwork) -> torch.Tensor:
     return torch.cat([tensor.detach().flatten().float() for tensor in network.state_dict().values()])
 
@@ -118,7 +225,7 @@ def weights_of(network: TumourNetwork) -> torch.Tensor:
 def test_what_is_rehearsed_keeps_a_fold_near_to_what_was_learnt(
     images: list[Auxiliary], rehearsal: Rehearsal, learnt: Learnt, tmp_path: Path
 ) -> None:
-    cases = cases_of(images)
+    cases = store_of(images)
     with_it = fitted(cases, rehearsal, learnt, tmp_path / "with", epochs=6)
     without = fitted(cases, None, learnt, tmp_path / "without", epochs=6)
     lessons, heads = rehearsal.lessons, rehearsal.heads(16)
@@ -136,7 +243,7 @@ def test_what_is_rehearsed_keeps_a_fold_near_to_what_was_learnt(
 def test_a_fold_that_was_killed_goes_on_with_its_rehearsal_to_the_same_bits(
     images: list[Auxiliary], rehearsal: Rehearsal, learnt: Learnt, tmp_path: Path
 ) -> None:
-    cases = cases_of(images)
+    cases = store_of(images)
     whole = fitted(cases, rehearsal, learnt, tmp_path / "whole")
 
     class KillError(Exception):

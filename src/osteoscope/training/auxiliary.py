@@ -283,7 +283,7 @@ class _Learner:
             rate = learning_rate(number * steps + place, self.epochs * steps, settings.learning_rate)
             seen = see(batch.tolist(), self._store, settings.augmentation, rng=rng, generator=generator)
             answers, lesions, presence = self.descent.wrapped(seen.planes)
-            loss = question_loss(answers, self.answers, seen)
+            loss = question_loss(answers, self.answers.at(seen.images), seen.kinds)
             loss = loss + lesion_loss(lesions.float(), seen.lesions, seen.marked) + presence_loss(presence, seen)
             self.descent.step(loss, rate, largest_gradient=_LARGEST_GRADIENT)
             losses.append(loss.detach())

@@ -17,7 +17,7 @@ from osteoscope.training.augment import see
 from osteoscope.training.epochs import Descent, learning_rate, run_epochs
 from osteoscope.training.lesion_loss import lesion_loss, presence_loss
 from osteoscope.training.planes import Kind
-from osteoscope.training.questions import QuestionLogits, question_loss
+from osteoscope.training.questions import question_loss
 from osteoscope.training.rehearsal import beside
 
 if TYPE_CHECKING:
@@ -32,12 +32,8 @@ if TYPE_CHECKING:
     from osteoscope.network.classifier import TumourNetwork
     from osteoscope.training.augment import Seen
     from osteoscope.training.planes import CaseStore, PlaneStore
-    from osteoscope.training.questions import QuestionHeads
+    from osteoscope.training.questions import Answers, QuestionHeads, QuestionLogits
     from osteoscope.training.rehearsal import Rehearsal
-
-
-QUESTION_WEIGHT = 0.5
-"""Of what auxiliary images are asked in a rehearsal, beside the loss of the classes."""
 
 
 class EpochWatcher(Protocol):
@@ -70,13 +66,15 @@ class FitPlan:
 class _Batch:
     seen: Seen
     """Looks at cases, and behind them those at auxiliary images."""
-    rehearsed: Seen | None
-    """The latter by themselves."""
     membership: Tensor
-    """(patients, planes), True where a look at a patient has a say in the class."""
+    """(patients, planes), True where a look at a patient has a say in the class; in a rehearsal each look is judged as
+    if it were all there is of a patient."""
     labels: Tensor
-    """(patients,)."""
+    """(patients,); in a rehearsal (looks at cases,)."""
     covariates: Tensor | None
+    """(patients, covariates)."""
+    answers: Answers | None
+    """Of what each look shows, the classes being the first kinds; None without a rehearsal."""
 
 
 class _Read(NamedTuple):
@@ -118,8 +116,9 @@ def fit(
     rare class is not drowned. Where lesions are annotated, the class is learnt from their regions alone; from whole
     images the network learns where they are (`lesion_loss`), and from other parts of them what is none
     (`presence_loss`). Of a volume the class is learnt from the planes that show the lesion, and from the others what is
-    none. With a rehearsal, auxiliary images lie beside the cases in every step and are asked what they were asked
-    before. No labelled patient outside of `plan.cases` is looked at; nothing is selected by results.
+    none. With a rehearsal, auxiliary images lie beside the cases in every step, every look but those elsewhere is
+    judged by itself, and the classes are kinds among their kinds. No labelled patient outside of `plan.cases` is
+    looked at; nothing is selected by results.
 
     Parameters
     ----------
@@ -170,13 +169,15 @@ class _Fitter:
         self._rehearsal = None if plan.rehearsal is None else plan.rehearsal.on(fabric.device)
         questions = None if plan.rehearsal is None else plan.rehearsal.heads(network.encoder.map_channels)
         self.descent = Descent(_Pupil(network, questions), plan.settings, fabric)
-        self._log_prior = _log_prior(plan).to(fabric.device)
+        self._log_prior = torch.log(_shares(plan)).to(fabric.device)
+        if self._rehearsal is not None:
+            self._log_prior = self._rehearsal.log_shares(_shares(plan)).to(fabric.device)
 
     def epoch(self, number: int) -> dict[str, Any]:
         """Do one epoch, counted from 0, and give its record."""
         started = time.perf_counter()
         plan, settings = self._plan, self._plan.settings
-        steps = math.ceil(len(plan.cases) / settings.batch_size)
+        steps = math.ceil(len(_dealt(plan.cases, plan)) / settings.batch_size)
         self.descent.wrapped.train()
         seeds = _seeds(plan, number)
         # Dropout draws from torch's own generator.
@@ -204,21 +205,32 @@ class _Fitter:
         settings, seen = self._plan.settings, batch.seen
         read: _Read = self.descent.wrapped(seen.planes, batch.membership, batch.covariates)
         logits = read.logits.float()
-        found = lesion_loss(read.lesions.float(), seen.lesions, seen.marked) + presence_loss(read.presence, seen)
-        loss = settings.lesion_weight * found + functional.cross_entropy(
-            logits + self._log_prior, batch.labels, label_smoothing=settings.label_smoothing
-        )
-        if self._rehearsal is not None and batch.rehearsed is not None and read.answers is not None:
-            answers = QuestionLogits(*(each[-len(batch.rehearsed.images) :] for each in read.answers))
-            loss = loss + QUESTION_WEIGHT * question_loss(answers, self._rehearsal.lessons.answers, batch.rehearsed)
+        loss = lesion_loss(read.lesions.float(), seen.lesions, seen.marked) + presence_loss(read.presence, seen)
+        loss = settings.lesion_weight * loss
+        if batch.answers is None or read.answers is None:
+            smoothing = settings.label_smoothing
+            loss = loss + functional.cross_entropy(logits + self._log_prior, batch.labels, label_smoothing=smoothing)
+        else:
+            kinds = torch.cat([logits, read.answers.kinds.float()], dim=1) + self._log_prior
+            loss = loss + question_loss(read.answers._replace(kinds=kinds), batch.answers, seen.kinds)
         self.descent.step(loss, rate)
-        return loss.detach(), logits.detach()
+        return loss.detach(), logits[: len(batch.labels)].detach()
 
 
-def _log_prior(plan: FitPlan) -> Tensor:
-    """Logarithm of each class's share of the training patients: (classes,)."""
-    counts = torch.bincount(plan.store.labels[plan.cases], minlength=plan.classes)
-    return torch.log(counts / counts.sum())
+def _dealt(cases: NDArray[np.intp], plan: FitPlan) -> NDArray[np.intp]:
+    """Deal cases, in the order given, out for an epoch: those of rarer classes several times, far from each other."""
+    labels = plan.store.labels.numpy()
+    counts = np.bincount(labels[plan.cases], minlength=plan.classes)
+    times = np.round((counts.max() / np.maximum(counts, 1)) ** plan.settings.balance).astype(int)[labels[cases]]
+    again = np.concatenate([np.arange(number) / number for number in times])
+    places = (np.repeat(np.arange(len(cases)) / len(cases), times) + again) % 1
+    return np.repeat(cases, times)[np.argsort(places, kind="stable")]
+
+
+def _shares(plan: FitPlan) -> Tensor:
+    """Give each class's share of the patients that are dealt out: (classes,)."""
+    counts = torch.bincount(plan.store.labels[_dealt(plan.cases, plan)], minlength=plan.classes)
+    return counts / counts.sum()
 
 
 class _Seeds(NamedTuple):
@@ -237,11 +249,13 @@ def _seeds(plan: FitPlan, epoch: int) -> _Seeds:
 def _batches(
     plan: FitPlan, planes: PlaneStore, rehearsal: Rehearsal | None, seeds: _Seeds, steps: int
 ) -> Iterator[_Batch]:
-    """Draw the batches of an epoch: every training case once, a few of its images, each looked at and changed anew."""
+    """Draw the batches of an epoch: of every training case a few images, each looked at and changed anew."""
     rng, generator = np.random.default_rng(seeds.order), torch.Generator().manual_seed(seeds.changes)
     others = np.random.default_rng(seeds.rehearsed), torch.Generator().manual_seed(seeds.rehearsed_changes)
     settings, device = plan.settings, planes.canvases.device
-    for cases in np.array_split(rng.permutation(plan.cases), steps):
+    for dealt in np.array_split(_dealt(rng.permutation(plan.cases), plan), steps):
+        # Of a handful of patients one may come twice: it is one patient.
+        cases = dealt[np.sort(np.unique(dealt, return_index=True)[1])]
         chosen = [_some(plan.store.images[case], planes.kinds, settings.views_per_patient, rng) for case in cases]
         owner_of = dict(
             zip(np.concatenate(chosen), np.repeat(np.arange(len(cases)), list(map(len, chosen))), strict=True)
@@ -249,19 +263,31 @@ def _batches(
         images = np.concatenate(chosen).tolist()
         seen = see(images, planes, settings.augmentation, rng=rng, generator=generator)
         owners = torch.tensor([owner_of[image] for image in seen.images.tolist()])
-        membership = (owners[None, :] == torch.arange(len(cases))[:, None]) & seen.speak
-        rehearsed = None
-        if rehearsal is not None:
-            rehearsed = rehearsal.see(len(images), rng=others[0], generator=others[1])
-            seen = beside(seen, rehearsed)
-            membership = functional.pad(membership, (0, len(rehearsed.images)))
-        yield _Batch(
+        batch = _Batch(
             seen=seen,
-            rehearsed=rehearsed,
-            membership=membership.to(device),
+            membership=((owners[None, :] == torch.arange(len(cases))[:, None]) & seen.speak).to(device),
             labels=plan.store.labels[cases].to(device),
             covariates=None if plan.covariates is None else plan.covariates[cases].to(device),
+            answers=None,
         )
+        if rehearsal is None:
+            yield batch
+        else:
+            rehearsed = rehearsal.see(len(images), rng=others[0], generator=others[1])
+            yield _one_by_one(batch, owners, rehearsed, rehearsal, classes=plan.classes)
+
+
+def _one_by_one(cases: _Batch, owners: Tensor, rehearsed: Seen, rehearsal: Rehearsal, *, classes: int) -> _Batch:
+    """Lay auxiliary images beside a batch of cases, each look to be judged by itself; of those no covariate is told."""
+    others, device = len(rehearsed.images), cases.labels.device
+    covariates = cases.covariates
+    return _Batch(
+        seen=beside(cases.seen, rehearsed),
+        membership=torch.eye(len(owners) + others, dtype=torch.bool, device=device),
+        labels=cases.labels[owners.to(device)],
+        covariates=None if covariates is None else functional.pad(covariates[owners.to(device)], (0, 0, 0, others)),
+        answers=rehearsal.answers(cases.seen.images, rehearsed.images, classes),
+    )
 
 
 def _some(images: Tensor, kinds: Tensor, most: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -1,10 +1,10 @@
-"""What auxiliary images are asked: which kind of tumour, which body site, which view."""
+"""What images are asked beside where the lesion is: which kind of tumour, which body site, which view."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.table import Auxiliary
     from osteoscope.config import PreparationConfig
-    from osteoscope.training.augment import Seen
     from osteoscope.training.planes import PlaneStore
 
 FEWEST = 8
@@ -46,6 +45,10 @@ class Answers:
     views: Tensor
     """(images,)."""
 
+    def at(self, places: Tensor) -> Answers:
+        """Take what is known of some images, by their places."""
+        return replace(self, kinds=self.kinds[places], sites=self.sites[places], views=self.views[places])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lessons:
@@ -66,13 +69,24 @@ def load_lessons(images: Sequence[Auxiliary], preparation: PreparationConfig) ->
     return Lessons(store=load_images([one.image for one in images], preparation), answers=answers_of(images))
 
 
-def answers_of(images: Sequence[Auxiliary]) -> Answers:
-    """Gather what is known of images; of several kinds or views of one image, none is."""
+def answers_of(images: Sequence[Auxiliary], *, like: Answers | None = None) -> Answers:
+    """Gather what is known of images; of several kinds or views of one image, none is.
+
+    Parameters
+    ----------
+    images
+        With their kinds, sites and views.
+    like
+        Whose names are asked for; None asks for those that `FEWEST` of the images have.
+    """
     kinds = [_only(one.kind, KIND_SEPARATOR) for one in images]
     views = [_only(one.image.view, SITE_SEPARATOR) for one in images]
     sites = [set(split_sites(one.site)) for one in images]
-    kind_names, view_names = _frequent(kinds), _frequent(views)
-    site_names = _frequent(site for known in sites for site in known)
+    if like is None:
+        kind_names, view_names = _frequent(kinds), _frequent(views)
+        site_names = _frequent(site for known in sites for site in known)
+    else:
+        kind_names, site_names, view_names = like.kind_names, like.site_names, like.view_names
     hot = torch.tensor([[float(name in known) if known else math.nan for name in site_names] for known in sites])
     return Answers(
         kind_names=kind_names,
@@ -111,7 +125,7 @@ class QuestionHeads(nn.Module):
         return QuestionLogits(kinds=self.kind(vectors), sites=self.site(vectors), views=self.view(vectors))
 
 
-def question_loss(logits: QuestionLogits, answers: Answers, seen: Seen) -> Tensor:
+def question_loss(logits: QuestionLogits, answers: Answers, looks: Tensor) -> Tensor:
     """Say how far answers are off, over what is known; 0 where nothing is.
 
     Parameters
@@ -119,17 +133,16 @@ def question_loss(logits: QuestionLogits, answers: Answers, seen: Seen) -> Tenso
     logits
         Of each plane.
     answers
-        Of all images.
-    seen
-        The planes, and the images that they show; what is looked at elsewhere than at the lesion is not asked.
+        Of the image that each plane shows.
+    looks
+        (planes,) `Kind` of each, on the CPU; what is looked at elsewhere than at the lesion is not asked.
     """
-    device, asked = logits.kinds.device, seen.kinds != Kind.ELSEWHERE
-    images = seen.images[asked]
-    logits = QuestionLogits(*(of_question[asked.to(device)] for of_question in logits))
+    device, asked = logits.kinds.device, looks != Kind.ELSEWHERE
+    logits, answers = QuestionLogits(*(of_question[asked.to(device)] for of_question in logits)), answers.at(asked)
     return (
-        _one_of(logits.kinds.float(), answers.kinds[images].to(device))
-        + _SITE_WEIGHT * _all_of(logits.sites.float(), answers.sites[images].to(device))
-        + _VIEW_WEIGHT * _one_of(logits.views.float(), answers.views[images].to(device))
+        _one_of(logits.kinds.float(), answers.kinds.to(device))
+        + _SITE_WEIGHT * _all_of(logits.sites.float(), answers.sites.to(device))
+        + _VIEW_WEIGHT * _one_of(logits.views.float(), answers.views.to(device))
     )
 
 

@@ -1,4 +1,8 @@
-"""Auxiliary images beside the cases in every step of a fold, so that what was learnt from them is not lost."""
+"""Auxiliary images beside the cases in every step of a fold: the classes are learnt as two kinds more among the others.
+
+Few cases are soon known by heart. Among ten times as many images of other kinds, asked the same questions in the same
+breath, what tells two kinds apart has to be what tells kinds apart at all.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from osteoscope.cohort.table import Auxiliary
 from osteoscope.training.augment import Seen, see
-from osteoscope.training.questions import QuestionHeads, load_lessons
+from osteoscope.training.questions import QuestionHeads, answers_of, load_lessons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
+    from torch import Tensor
 
-    from osteoscope.cohort.table import Auxiliary
+    from osteoscope.cohort.table import Case
     from osteoscope.config import AugmentationConfig, Config
     from osteoscope.training.auxiliary import Learnt
-    from osteoscope.training.questions import Lessons
+    from osteoscope.training.questions import Answers, Lessons
+
+
+# Where no image has a kind that is asked for there is still an output for one; its logarithm must be a number.
+_SMALLEST_SHARE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +41,8 @@ class Rehearsal:
     augmentation: AugmentationConfig
     share: float
     """Auxiliary images in a step, for each image of a case."""
+    of_cases: Answers
+    """What the images of the cases are asked too, in the order of their store; their kinds are their classes."""
 
     def heads(self, channels: int) -> QuestionHeads:
         """Build the answers to the questions from pooled maps of so many channels, as they were learnt."""
@@ -48,9 +60,43 @@ class Rehearsal:
         images = rng.integers(len(store.marked), size=max(1, round(self.share * images_of_cases)))
         return see(images.tolist(), store, self.augmentation, rng=rng, generator=generator)
 
+    def answers(self, cases: Tensor, others: Tensor, classes: int) -> Answers:
+        """Say what is known of planes that show images of cases, and behind them of others that show auxiliary ones.
 
-def rehearsal_of(images: Sequence[Auxiliary], learnt: Learnt, config: Config) -> Rehearsal | None:
-    """Prepare to rehearse what was learnt from images; None where the settings leave that out.
+        Parameters
+        ----------
+        cases, others
+            Places of the images in their stores.
+        classes
+            How many there are: the kinds of auxiliary images are counted on behind them.
+        """
+        own, other = self.of_cases.at(cases), self.lessons.answers.at(others)
+        return replace(
+            other,
+            kinds=torch.cat([own.kinds, torch.where(other.kinds < 0, other.kinds, other.kinds + classes)]),
+            sites=torch.cat([own.sites, other.sites]),
+            views=torch.cat([own.views, other.views]),
+        )
+
+    def log_shares(self, classes: Tensor) -> Tensor:
+        """Give the logarithm of each class's and then each kind's share of what is drawn: (classes + kinds,).
+
+        Parameters
+        ----------
+        classes
+            (classes,), the share of each among the cases that are drawn.
+        """
+        known = self.lessons.answers.kinds
+        counts = torch.bincount(known[known >= 0], minlength=max(1, len(self.lessons.answers.kind_names)))
+        kinds = counts / counts.sum().clamp_min(1)
+        shares = torch.cat([classes, self.share * kinds]) / (1 + self.share)
+        return torch.log(shares.clamp_min(_SMALLEST_SHARE))
+
+
+def rehearsal_of(
+    images: Sequence[Auxiliary], learnt: Learnt, config: Config, *, cases: Sequence[Case]
+) -> Rehearsal | None:
+    """Prepare to rehearse what was learnt from images beside `cases`; None where the settings leave that out.
 
     Raises
     ------
@@ -61,7 +107,11 @@ def rehearsal_of(images: Sequence[Auxiliary], learnt: Learnt, config: Config) ->
     if not share:
         return None
     lessons, augmentation = load_lessons(images, config.preparation), config.auxiliary.augmentation
-    return Rehearsal(lessons=lessons, learnt=learnt, augmentation=augmentation, share=share)
+    pairs = [(case, image) for case in cases for image in case.images]
+    shown = [Auxiliary(image=image, patient=case.patient, kind=None, site=case.site) for case, image in pairs]
+    labels = torch.tensor([case.label for case, _ in pairs])
+    of_cases = replace(answers_of(shown, like=lessons.answers), kinds=labels)
+    return Rehearsal(lessons=lessons, learnt=learnt, augmentation=augmentation, share=share, of_cases=of_cases)
 
 
 def beside(cases: Seen, others: Seen) -> Seen:

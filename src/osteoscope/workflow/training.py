@@ -226,7 +226,7 @@ def train(
                     start=start,
                 )
                 write_json(output / AUXILIARY_FACTS, learnt.to_json())
-                rehearsal = rehearsal_of(teaching, learnt, config)
+                rehearsal = rehearsal_of(teaching, learnt, config, cases=cases)
             outcome = run_folds(
                 cases,
                 folds,
