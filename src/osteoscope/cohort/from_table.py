@@ -385,17 +385,12 @@ def _row(entry: _Entry, measured: Measured, patient: str, classes: Sequence[str]
         patient=patient,
         guessed=False,
         image=entry.image,
-        file_sha256=measured.file_sha256,
-        pixel_sha256=measured.pixel_sha256,
-        rows=measured.rows,
-        columns=measured.columns,
-        modality=measured.modality,
         role="case" if is_case else "auxiliary",
         label=entry.label if is_case else None,
         sex=entry.sex,
         lesions=entry.lesions,
         mask=entry.mask,
-        phantom=measured.phantom,
+        **measured.of_row(),
         **entry.others,
     )
 

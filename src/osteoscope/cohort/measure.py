@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from osteoscope.cohort.table import resolve_inside
 from osteoscope.errors import ImageError, InputError
@@ -52,6 +52,10 @@ class Measured:
     modality: Modality
     phantom: bool | None = None
     remarks: tuple[str, ...] = ()
+
+    def of_row(self) -> dict[str, Any]:
+        """Give what goes into the image's row, by its fields' names."""
+        return {name: value for name, value in vars(self).items() if name != "remarks"}
 
 
 def measure_images(

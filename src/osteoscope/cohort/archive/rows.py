@@ -71,11 +71,6 @@ def row_of(pictured: Pictured, measured: Measured, classes: tuple[str, ...], key
         guessed=stack.guessed,
         study=pictured.study,
         image=pictured.image,
-        file_sha256=measured.file_sha256,
-        pixel_sha256=measured.pixel_sha256,
-        rows=measured.rows,
-        columns=measured.columns,
-        modality=measured.modality,
         role="case" if is_case else "auxiliary",
         label=label.label if is_case else None,
         kind=label.kind or label.label,
@@ -91,7 +86,7 @@ def row_of(pictured: Pictured, measured: Measured, classes: tuple[str, ...], key
         proof_date=moved_date(label.proof_date, days),
         treated=choice.treated,
         biopsied=choice.biopsied,
-        phantom=measured.phantom,
+        **measured.of_row(),
     )
 
 
