@@ -23,7 +23,7 @@ from osteoscope.cohort.table import (
     frame_of,
     lesions_from_json,
     lesions_to_json,
-    modality_of,
+    modalities_of,
     pseudonyms,
     read_cohort,
     resolve_inside,
@@ -411,27 +411,37 @@ def test_a_mask_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
         cases(make_cohort(tmp_path, (make_scan("a", "P-1", mask="../seg.dcm"),)))
 
 
-def test_a_cohort_of_one_modality_says_which(tmp_path: Path) -> None:
-    assert modality_of(make_cohort(tmp_path)) == "radiograph"
-    assert modality_of(make_cohort(tmp_path, (make_scan("a", "P-1"), make_scan("b", "P-2")))) == "CT"
+def test_a_cohort_says_of_which_modalities_its_cases_are(tmp_path: Path) -> None:
+    assert modalities_of(make_cohort(tmp_path)) == ("radiograph",)
+    assert modalities_of(make_cohort(tmp_path, (make_scan("a", "P-1"), make_scan("b", "P-2")))) == ("CT",)
     phantoms = (make_scan("a", "P-1", phantom=True), make_scan("b", "P-2", phantom=True))
-    assert modality_of(make_cohort(tmp_path, phantoms)) == "CT"
+    assert modalities_of(make_cohort(tmp_path, phantoms)) == ("CT",)
+    mix = (make_scan("a", "P-1"), make_scan("b", "P-2", modality="MR"), make_row("c", "P-2"))
+    assert modalities_of(make_cohort(tmp_path, mix)) == ("CT", "MR", "radiograph")
+    # What is outside of the classes is of no case.
+    assert modalities_of(make_cohort(tmp_path, (mix[0], make_row("c", "P-3", label=None)))) == ("CT",)
 
 
-@pytest.mark.parametrize(
-    ("other", "match"),
-    [
-        (make_row("b", "P-2"), "expected images of one modality, found 2 CT scans and 1 radiographs"),
-        (make_scan("b", "P-2", modality="MR"), "found 2 CT scans and 1 MR scans"),
-        (make_scan("b", "P-2", phantom=True), "found 1 phantoms among 3 images"),
-        (make_scan("b", "P-2", label=None, phantom=True), "found 1 phantoms among 3 images"),
-    ],
-)
-def test_a_mixed_cohort_can_be_kept_and_has_no_modality(tmp_path: Path, other: Row, match: str) -> None:
+def test_a_picture_of_a_phantom_goes_with_its_scans(tmp_path: Path) -> None:
+    """It cannot say that it shows one."""
+    rows = (make_scan("a", "P-1", phantom=True), make_row("b", "P-1"))
+    assert modalities_of(make_cohort(tmp_path, rows)) == ("CT", "radiograph")
+    with pytest.raises(CohortError, match="found 1 phantoms among 3 images"):
+        modalities_of(make_cohort(tmp_path, (*rows, make_row("c", "P-2"))))
+
+
+@pytest.mark.parametrize("label", [None, "osteosarcoma"])
+def test_a_cohort_of_phantoms_and_others_can_be_kept_and_not_be_learnt_from(tmp_path: Path, label: str | None) -> None:
+    other = make_scan("b", "P-2", label=label, phantom=True)
     cohort = make_cohort(tmp_path, (make_scan("a", "P-1"), make_scan("c", "P-1", phantom=None), other))
     write_cohort(cohort, tmp_path / "out")
-    with pytest.raises(CohortError, match=match):
-        modality_of(read_cohort(tmp_path / "out"))
+    with pytest.raises(CohortError, match="found 1 phantoms among 3 images"):
+        modalities_of(read_cohort(tmp_path / "out"))
+
+
+def test_a_cohort_without_a_case_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="expected images of the classes, found none"):
+        modalities_of(make_cohort(tmp_path, (make_row("a", "P-1", label=None),)))
 
 
 def test_changed_bytes_are_found_out(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from osteoscope import workflow
 from osteoscope.cli.main import app
 from osteoscope.cohort.from_table import read_table
 from osteoscope.cohort.measure import Measured, measure_images
-from osteoscope.cohort.table import cases, modality_of, pseudonyms, read_cohort
+from osteoscope.cohort.table import cases, modalities_of, pseudonyms, read_cohort
 from osteoscope.errors import ImageError, TableError
 from osteoscope.imaging.masks import read_mask
 from osteoscope.imaging.open import open_image
@@ -81,7 +81,7 @@ def read(images: Path, text: str = TABLE) -> Cohort:
 
 def test_a_folder_and_a_file_become_images_with_their_masks(images: Path) -> None:
     cohort = read(images)
-    assert modality_of(cohort) == "CT"
+    assert modalities_of(cohort) == ("CT",)
     first, second = cohort.frame.to_dict("records")
     assert (first["image"], first["mask"]) == ("a/ct", "a/mask.nii.gz")
     assert (first["rows"], first["columns"], first["phantom"], second["phantom"]) == (36, 40, False, False)
@@ -240,7 +240,7 @@ def test_the_table_of_the_phantom_makes_a_cohort_with_nothing_else_said(phantoms
     assert sum(one["patients"] for one in said["classes"].values()) == 4
     assert "4 of 4 images are phantoms: nobody is on them, and nothing clinical follows from them." in said["notes"]
     cohort = read_cohort(tmp_path / "cohort")
-    assert modality_of(cohort) == "CT"
+    assert modalities_of(cohort) == ("CT",)
     assert cohort.frame["phantom"].all()
     names = pseudonyms("local", [path.name for path in (phantoms / "images").iterdir()])
     assert {case.patient for case in cases(cohort)} == set(names.values())

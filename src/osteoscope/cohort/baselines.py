@@ -32,6 +32,7 @@ CLINICAL_LEVEL = "clinical: age, sex, level"
 CLINICAL_SITE_LEVEL = "clinical: age, sex, site, level"
 GEOMETRY = "picture geometry"
 ACQUISITION = "scan geometry and noise"
+MIX = "modalities, geometry and noise"
 
 Features = Mapping[str, Mapping[str, float]]
 """By image: what its picture is like, as `osteoscope.imaging.look.Look` measures it."""
@@ -101,7 +102,8 @@ def baselines(cohort: Cohort, folds: Folds, *, features: Features | None = None)
     Returns
     -------
     `MAJORITY`, `CLINICAL`, that with the place in the body (`clinical_place`), and `GEOMETRY`, or `ACQUISITION` where
-    there are scans, in this order. The last is judged image by image and averaged over a patient's images.
+    there are scans, or `MIX` where there are several modalities, in this order. The last is judged image by image and
+    averaged over a patient's images.
 
     Raises
     ------
@@ -110,15 +112,17 @@ def baselines(cohort: Cohort, folds: Folds, *, features: Features | None = None)
     """
     cases = cases_of(cohort)
     rows = cohort.case_rows
-    scans = bool(are_scans(rows).any())
+    several, scans = rows["modality"].nunique() > 1, bool(are_scans(rows).any())
     known = feature_columns(rows, features or {}, (*BORDERS, *ACQUIRED))
-    geometry = Columns(numeric={**size_columns(rows), **known}, categorical={})
+    modality: dict[str, list[str | None]] = {"modality": rows["modality"].tolist()} if several else {}
+    geometry = Columns(numeric={**size_columns(rows), **known}, categorical=modality)
+    made = MIX if several else ACQUISITION if scans else GEOMETRY
     placed, place = clinical_place(cases)
     return (
         _majority(cohort, cases, folds),
         predict_by(CLINICAL, clinical_columns(cases), _patients(cases), cohort=cohort, folds=folds),
         predict_by(placed, place, _patients(cases), cohort=cohort, folds=folds),
-        predict_by(ACQUISITION if scans else GEOMETRY, geometry, rows["patient"].tolist(), cohort=cohort, folds=folds),
+        predict_by(made, geometry, rows["patient"].tolist(), cohort=cohort, folds=folds),
     )
 
 

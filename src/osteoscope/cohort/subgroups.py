@@ -1,4 +1,4 @@
-"""The groups of patients that a result is looked at by: age band, sex, site or level, centre, size of the lesion."""
+"""The groups of patients that a result is looked at by: age band, sex, site or level, centre, modalities, lesion."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osteoscope.cohort.covariates import SITE_SEPARATOR
+from osteoscope.imaging.mixed import mix_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,9 +39,9 @@ def patient_groups(cohort: Cohort, cases: Sequence[Case]) -> dict[str, dict[str,
 
     Returns
     -------
-    By the name of the grouping (``age``, ``sex``, ``site``, ``level``, ``centre``, ``lesion size``), the group of each
-    patient of whom it is known. A grouping that is not known of anyone, or puts all patients into one group, is left
-    out.
+    By the name of the grouping (``age``, ``sex``, ``site``, ``level``, ``centre``, ``modality``, ``lesion size``), the
+    group of each patient of whom it is known; of ``modality`` it is all that there are, as ``CT+MR``. A grouping that
+    is not known of anyone, or puts all patients into one group, is left out.
     """
     groupings: dict[str, dict[str, str | None]] = {
         "age": {case.patient: _band(AGE_BANDS, case.age) for case in cases},
@@ -48,6 +49,7 @@ def patient_groups(cohort: Cohort, cases: Sequence[Case]) -> dict[str, dict[str,
         "site": {case.patient: _one_site(case.site) for case in cases},
         "level": _one_value(cohort.case_rows, "level"),
         "centre": _one_value(cohort.case_rows, "centre"),
+        "modality": {case.patient: mix_of(image.modality for image in case.images) for case in cases},
         "lesion size": {case.patient: _band(LESION_SIZES, _largest_lesion(case)) for case in cases},
     }
     known = {

@@ -464,29 +464,26 @@ def cases(cohort: Cohort) -> list[Case]:
     return [_case(str(patient), rows, cohort) for patient, rows in cohort.case_rows.groupby("patient", sort=True)]
 
 
-def modality_of(cohort: Cohort) -> Modality:
-    """Give the one modality of a cohort's images, auxiliary ones among them.
+def modalities_of(cohort: Cohort) -> tuple[Modality, ...]:
+    """Give the modalities of a cohort's cases, sorted.
 
     Raises
     ------
     CohortError
-        If there are several, or if some images are phantoms and others are not: what networks learn, and what is found
-        on them, would hold for neither.
+        If there is no case, or if some images, auxiliary ones among them, are phantoms and others are not: what
+        networks learn, and what is found on them, would hold for neither. A picture, which cannot say what it shows,
+        goes with the other images of its patient.
     """
-    counted = Counter(cohort.frame["modality"])
-    if len(counted) != 1:
-        found = " and ".join(f"{number} {_PLURALS[name]}" for name, number in sorted(counted.items())) or "none"
-        reason = f"expected images of one modality, found {found}"
-        raise CohortError(reason, remedy="make a cohort of each modality")
-    phantoms = int(cohort.frame["phantom"].fillna(False).sum())
-    if 0 < phantoms < len(cohort.frame):
+    rows = cohort.case_rows
+    if not len(rows):
+        raise CohortError("expected images of the classes, found none", remedy="make a cohort that has some")
+    said = cohort.frame["phantom"].fillna(False)
+    phantoms, of_patients = int(said.sum()), said.groupby(cohort.frame["patient"]).transform("any")
+    others = ~said & (cohort.frame["phantom"].notna() | ~of_patients)
+    if phantoms and bool(others.any()):
         reason = f"expected phantoms alone or none, found {phantoms} phantoms among {len(cohort.frame)} images"
         raise CohortError(reason, remedy="make a cohort without them, since they are no evidence of patients")
-    modality: Modality = next(iter(counted))
-    return modality
-
-
-_PLURALS: Mapping[str, str] = {"radiograph": "radiographs", "CT": "CT scans", "MR": "MR scans"}
+    return tuple(sorted(set(rows["modality"])))
 
 
 def auxiliary(cohort: Cohort) -> list[Auxiliary]:

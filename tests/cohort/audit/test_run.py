@@ -150,7 +150,18 @@ def test_every_kind_is_documented() -> None:
     }
     kinds = {text for text in constants if re.fullmatch(r"[a-z]+(-[a-z]+)+", text)} | {
         f"{name}-shortcut"
-        for name in ("geometry", "border", "exposure", "noise", "contrast", "scanner", "file", "view", "centre")
+        for name in (
+            "geometry",
+            "border",
+            "exposure",
+            "noise",
+            "contrast",
+            "scanner",
+            "file",
+            "view",
+            "centre",
+            "modality",
+        )
     }
     documented = set(re.findall(r"`([a-z-]+)`", (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")))
     assert kinds - {"-shortcut", "follow-up"} <= documented

@@ -137,8 +137,8 @@ def test_pictures_and_scans_are_audited_together(tmp_path: Path) -> None:
     write_cohort_of(tmp_path, pictures)
     found = audit(cohort_of(tmp_path, [*({**one, "values": None} for one in pictures), *people(12)]))
     assert not blocking(found)
-    assert set(found.alone) >= {"geometry", "border", "exposure", "noise", "contrast"}
-    assert (found.alone["border"].auc.n, found.alone["noise"].auc.n, found.alone["geometry"].auc.n) == (12, 12, 24)
+    assert set(found.alone) >= {"geometry (CT)", "geometry (radiograph)", "border", "exposure", "noise", "contrast"}
+    assert (found.alone["border"].auc.n, found.alone["noise"].auc.n, found.alone["modality"].auc.n) == (12, 12, 24)
 
 
 # Shortcuts of the acquisition

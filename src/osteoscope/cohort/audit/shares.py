@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BY_CHANCE = 0.01
 """A difference between classes that chance makes more often than this is not held to be one."""
 
-_NEARLY_ALL, _NEARLY_NONE = 0.9, 0.1
+_NEARLY_ALL, _HALF, _NEARLY_NONE = 0.9, 0.5, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,11 @@ class ClassShares:
         """Whether it holds of nearly all patients of a class, and of nearly none of another."""
         least, most = self._extremes()
         return most >= _NEARLY_ALL and least <= _NEARLY_NONE and self.p_value() < BY_CHANCE
+
+    def is_of_some_classes(self) -> bool:
+        """Whether it holds of half of the patients of a class at least, and of nobody of another."""
+        least, most = self._extremes()
+        return most >= _HALF and least == 0
 
     def _extremes(self) -> tuple[float, float]:
         shares = [self.held[name] / self.patients[name] for name in self.held]

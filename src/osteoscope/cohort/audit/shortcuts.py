@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy.stats import fisher_exact
 
 from osteoscope.cohort.audit.finding import Finding
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import pandas as pd
-
+    from osteoscope.cohort.audit.finding import Severity
     from osteoscope.cohort.baselines import Features
     from osteoscope.cohort.table import Cohort
     from osteoscope.config import RegionOfInterest
@@ -43,6 +43,9 @@ _FEWEST_AT_A_CENTRE = 9
 
 _OUTLINED_APART = 0.2
 """Difference between two classes' shares of images with a lesion that depends on the label."""
+
+_MODALITIES_APART = 0.2
+"""Difference between two classes' shares of patients with images of a modality that depends on the label."""
 
 _WORDS = ("manufacturer", "model", "kernel")
 _SETTINGS = ("kilovolt", "thickness")
@@ -58,8 +61,10 @@ _REMEDIES = {
     "file": "export the images of all classes in the same way",
     "view": "take the same views of all classes",
     "centre": "take patients of every class from every centre, or leave centres out",
+    "modality": "take images of the same modalities of the patients of all classes, or leave a modality out",
 }
-_MAY_BLOCK = {"geometry", "border", "noise", "scanner", "file", "centre"}
+_SEVEREST_FIRST: tuple[Severity, ...] = ("block", "warn")
+_MAY_BLOCK = {"geometry", "border", "noise", "scanner", "file", "centre", "modality"}
 
 
 def hear_shortcuts(
@@ -79,7 +84,9 @@ def hear_shortcuts(
     Returns
     -------
     By name: ``geometry``; of pictures ``border`` and ``exposure``, of CT and MR ``noise``, ``contrast`` and
-    ``scanner``; ``file``, ``view`` and ``centre``. What is not recorded of an image is heard of the others.
+    ``scanner``; ``file``, ``view`` and ``centre``. What is not recorded of an image is heard of the others. Of several
+    modalities each is heard by itself, as in ``geometry (CT)`` and ``geometry (MR)``; and besides ``modality``, by
+    patient: which of them there are.
 
     Raises
     ------
@@ -87,14 +94,15 @@ def hear_shortcuts(
         If an image's file is missing.
     """
     rows = cohort.case_rows
-    pictures, scans = rows[~are_scans(rows)], rows[are_scans(rows)]
-    sizes = {**size_columns(rows), **(feature_columns(rows, features, SCAN_GEOMETRY) if len(scans) else {})}
+    by_modality = {str(modality): own for modality, own in rows.groupby("modality", sort=True)}
+    heard: dict[str, dict[str, _Heard]] = {}
+    for modality, own in by_modality.items():
+        for name, one in _of_modality(cohort, own, features, words or {}).items():
+            heard.setdefault(name, {})[modality] = one
     seen = {
-        "geometry": (f"{'scan' if len(scans) else 'picture'} geometry", _numbers(sizes), rows),
-        **(_of_pictures(pictures, features) if len(pictures) else {}),
-        **(_of_scans(scans, features, words or {}) if len(scans) else {}),
-        "file": ("file format and size", _file_columns(cohort, rows, features), rows),
+        **{name: one for name, of_each in heard.items() for name, one in _told_apart(name, of_each).items()},
         **{column: (column, *_recorded(column, rows)) for column in ("view", "centre")},
+        **(_modalities(rows) if len(by_modality) > 1 else {}),
     }
     return {
         name: hear(
@@ -110,6 +118,44 @@ def hear_shortcuts(
 
 _Heard = tuple[str, Columns, "pd.DataFrame"]
 """What a model sees, as words and as columns, and the rows that it sees it of."""
+
+
+def _of_modality(
+    cohort: Cohort, rows: pd.DataFrame, features: Features, words: Mapping[str, Mapping[str, str]]
+) -> dict[str, _Heard]:
+    """Give what is heard of the images of one modality."""
+    scans = bool(are_scans(rows).all())
+    sizes = {**size_columns(rows), **(feature_columns(rows, features, SCAN_GEOMETRY) if scans else {})}
+    return {
+        "geometry": (f"{'scan' if scans else 'picture'} geometry", _numbers(sizes), rows),
+        **(_of_scans(rows, features, words) if scans else _of_pictures(rows, features)),
+        "file": ("file format and size", _file_columns(cohort, rows, features), rows),
+    }
+
+
+def _told_apart(name: str, of_each: Mapping[str, _Heard]) -> dict[str, _Heard]:
+    """Name what is heard of several modalities by them, too."""
+    if len(of_each) == 1:
+        return {name: next(iter(of_each.values()))}
+    return {
+        f"{name} ({modality})": (f"{sees} ({modality})", columns, rows)
+        for modality, (sees, columns, rows) in of_each.items()
+    }
+
+
+def _modalities(rows: pd.DataFrame) -> dict[str, _Heard]:
+    """Give which modalities there are of each patient; a row a patient."""
+    there = _modalities_of_patients(rows)
+    patients = rows.drop_duplicates("patient").sort_values("patient")
+    columns: dict[str, list[str | None]] = {
+        str(modality): ["yes" if has else "no" for has in there[modality]] for modality in there
+    }
+    return {"modality": ("which modalities there are", Columns(numeric={}, categorical=columns), patients)}
+
+
+def _modalities_of_patients(rows: pd.DataFrame) -> pd.DataFrame:
+    """Tell whether a patient has images of a modality: patients, sorted, by modalities."""
+    return pd.crosstab(rows["patient"], rows["modality"]) > 0
 
 
 def _of_pictures(rows: pd.DataFrame, features: Features) -> dict[str, _Heard]:
@@ -170,9 +216,9 @@ def find_shortcuts(cohort: Cohort, heard: dict[str, Witness], *, roi: RegionOfIn
     """Say what `hear_shortcuts` heard, and what else lets the preparation of an image depend on its label.
 
     Kinds: ``geometry-shortcut``, ``border-shortcut``, ``noise-shortcut``, ``scanner-shortcut``, ``file-shortcut``,
-    ``centre-shortcut`` (warn, or block where nearly the whole label is given away), ``exposure-shortcut``,
-    ``contrast-shortcut`` and ``view-shortcut`` (warn), ``outline-depends-on-label`` (block; where whole images are read
-    a note).
+    ``centre-shortcut``, ``modality-shortcut`` (warn, or block where nearly the whole label is given away),
+    ``exposure-shortcut``, ``contrast-shortcut`` and ``view-shortcut`` (warn), ``outline-depends-on-label`` (block;
+    where whole images are read a note).
 
     Parameters
     ----------
@@ -184,20 +230,45 @@ def find_shortcuts(cohort: Cohort, heard: dict[str, Witness], *, roi: RegionOfIn
         What will be read of each image.
     """
     found = {name: (severity, one.sentence()) for name, one in heard.items() if (severity := one.severity) is not None}
+    found |= _modalities_by_label(cohort, heard)
     lone = _classes_of_one_centre(cohort)
     if lone:
         found["centre"] = ("block", "; ".join([*lone, heard["centre"].sentence()]))
     shortcuts = [
         Finding(
-            kind=f"{name}-shortcut",
-            severity=severity if name in _MAY_BLOCK else "warn",
+            kind=f"{thing}-shortcut",
+            severity=severity if thing in _MAY_BLOCK else "warn",
             cases=(),
             message=sentence,
-            remedy=_REMEDIES[name],
+            remedy=_REMEDIES[thing],
         )
         for name, (severity, sentence) in found.items()
+        # Of several modalities the name says which.
+        for thing in [name.split(" ")[0]]
     ]
     return (*shortcuts, *_outlines_by_label(cohort, roi))
+
+
+def _modalities_by_label(cohort: Cohort, heard: Mapping[str, Witness]) -> dict[str, tuple[Severity, str]]:
+    """Compare the classes' shares of patients with images of each modality, where there are several."""
+    witness = heard.get("modality")
+    if witness is None:
+        return {}
+    rows = cohort.case_rows
+    labels = rows.groupby("patient")["label"].first()
+    by_modality = _modalities_of_patients(rows).items()
+    shares = {modality: ClassShares.of(has, labels, cohort.classes) for modality, has in by_modality}
+    uneven = {
+        modality: one
+        for modality, one in shares.items()
+        if one.differ(by=_MODALITIES_APART) or one.is_of_some_classes()
+    }
+    severities = {witness.severity, *("block" if one.tell_apart() else "warn" for one in uneven.values())}
+    severity = next((one for one in _SEVEREST_FIRST if one in severities), None)
+    if severity is None:
+        return {}
+    listed = [f"images of the modality {modality} are there of {one.sentence()}" for modality, one in uneven.items()]
+    return {"modality": (severity, "; ".join([*listed, witness.sentence()]))}
 
 
 def _classes_of_one_centre(cohort: Cohort) -> list[str]:

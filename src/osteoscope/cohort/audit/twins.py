@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -189,9 +189,7 @@ def find_twins(
     own = _pictures(cohort)
     others = [] if against is None else [one for one in _pictures(against) if one.pixels not in looks]
     pictures, seen = [*own, *others], {**looks, **(other_looks or {})}
-    candidates = find_candidates(
-        [seen[one.pixels] for one in own], None if against is None else [seen[one.pixels] for one in others]
-    )
+    candidates = _candidates(pictures, len(own), seen, across=against is not None)
     verdicts = _verdicts(candidates, pictures, seen)
     twins = [
         Twin(
@@ -210,6 +208,22 @@ def find_twins(
     for twin in sorted(twins, key=lambda one: (one.confirmed, one.correlation)):
         best[twin.first, twin.second] = twin
     return tuple(sorted(best.values(), key=lambda one: (-one.correlation, one.first, one.second)))
+
+
+def _candidates(
+    pictures: Sequence[_Picture], own: int, looks: Mapping[str, Look], *, across: bool
+) -> tuple[Candidate, ...]:
+    """Find pairs of one modality, for a radiograph is no copy of a CT: of `own` pictures, or of these and the rest."""
+    found: list[Candidate] = []
+    for modality in sorted({one.modality for one in pictures}):
+        places = [place for place, one in enumerate(pictures) if one.modality == modality]
+        here = [looks[pictures[place].pixels] for place in places if place < own]
+        there = [looks[pictures[place].pixels] for place in places if place >= own]
+        found.extend(
+            replace(one, moving=places[one.moving], fixed=places[one.fixed])
+            for one in find_candidates(here, there if across else None)
+        )
+    return tuple(sorted(found, key=lambda one: (-one.correlation, one.moving, one.fixed)))
 
 
 def _across(candidate: Candidate, verdict: Verdict, pictures: Sequence[_Picture], own: int) -> Twin:
