@@ -26,10 +26,12 @@ VOLUMES = PreparationConfig(volume=VolumeConfig(size=64, spacing=4.0, planes=6, 
 RADIOGRAPHS = PreparationConfig(size=64, second_look=True)
 
 
-def export_tiny(folder: Path, *, channels: int, covariates: int = 0, seed: int = 0) -> Path:
+def export_tiny(folder: Path, *, channels: int, covariates: int = 0, modalities: int = 0, seed: int = 0) -> Path:
     """Export a network of planes of 64 x 64 pixels; give the folder of the member."""
     torch.manual_seed(seed)
-    network = TumourNetwork(NETWORK, classes=2, in_channels=channels, covariates=covariates)
+    network = TumourNetwork(NETWORK, classes=2, in_channels=channels, covariates=covariates, modalities=modalities)
+    if modalities:
+        torch.nn.init.normal_(network.get_parameter("encoder.modality.linear.weight"))
     torch.nn.init.normal_(network.get_parameter("encoder.gate.score.weight"))
     torch.nn.init.normal_(network.get_parameter("encoder.lesion.last.weight"))
     torch.nn.init.normal_(network.get_parameter("head.linear.weight"))

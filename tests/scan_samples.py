@@ -63,8 +63,7 @@ def scan_case(folder: Path, *, mask: bool = True, phantom: bool = False, modalit
 
 def explained(case: Case, weights: Sequence[float], cells: np.ndarray, logits: tuple[float, float]) -> ExplainedCase:
     """Say of each plane its weight, and (planes, h, w) what speaks for the first class and against the second."""
-    assert PREPARATION.volume is not None
-    (plan,) = PreparedScans.of([open_image(case.images[0].path).volume], PREPARATION.volume).plans
+    (plan,) = PreparedScans.of([open_image(case.images[0].path).volume], PREPARATION).plans
     assert plan.planes == tuple(range(SHAPE[0]))
     read = plan.rectangle
     np.testing.assert_allclose((read.left, read.top, read.width, read.height), (0, 0, 40, 40), atol=0.51)

@@ -264,7 +264,7 @@ class AugmentationConfig(_Settings):
 class AuxiliaryConfig(_Settings):
     """What the network learns first, from images outside of the classes: their kinds, sites, views and outlines."""
 
-    looks: Annotated[int, Field(ge=0, le=100_000_000)] = 140_000
+    looks: Annotated[int, Field(ge=0, le=100_000_000)] = 40_000
     """At how many planes it looks in all, whatever the number of images; 0 leaves this learning out."""
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 24
     """Images in a step."""
@@ -294,7 +294,10 @@ class TrainingConfig(_Settings):
     """Patients in a step."""
     views_per_patient: Annotated[int, Field(ge=1, le=64)] = 2
     """Planes of a patient that are read in a step, drawn at random; of a CT or MR in which the lesion is outlined, half
-    of them show it."""
+    of them show it, and of several modalities as many are of each, as far as there are so many."""
+    modality_dropout: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """How often a patient of several modalities is seen by one of them alone in a step, since any may be missing
+    later."""
     balance: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far patients of rarer classes are read more often in an epoch: 0 reads each once, 1 reads those of a class as
     many times more as the largest class has more patients, in whole times."""
@@ -342,7 +345,7 @@ _OF_VOLUMES = AugmentationConfig(
 def preset_config(
     preset: Preset,
     *,
-    modality: ImageKind = "radiograph",
+    modality: ImageKind | tuple[ImageKind, ...] = "radiograph",
     network: NetworkName = "optimised",
     roi: RegionOfInterest = "none",
     second_look: bool = False,
@@ -360,7 +363,8 @@ def preset_config(
     preset
         ``quick`` to see that all works, ``standard`` for results, ``full`` for a paper on a machine with time.
     modality
-        Of the images. A network for CT or MR learns from no auxiliary images, and takes no `roi` and no `second_look`.
+        Of the images, or several, sorted. A network for CT or MR, or for a mix, learns from no auxiliary images, and
+        takes no `roi` and no `second_look`.
     network
         ``optimised``; ``plain``, the trunk with average pooling and nothing else; or ``matched``, the plain trunk
         with as many parameters as the optimised one.
@@ -384,8 +388,10 @@ def preset_config(
     )
     if modality != "radiograph":
         if roi != "none" or second_look:
-            raise ConfigError(f"of {modality} the body is read, so --roi {roi} cannot be", remedy="leave --roi out")
-        return _for_volumes(preset, chosen, seed=seed, folds=folds, split=split)
+            read = f"of {modality} the body is read" if isinstance(modality, str) else "of a mix all is read"
+            raise ConfigError(f"{read}, so --roi {roi} cannot be", remedy="leave --roi out")
+        mix = () if isinstance(modality, str) else modality
+        return _for_volumes(preset, chosen, mix=mix, seed=seed, folds=folds, split=split)
     size, looks, epochs, repeats = {
         "quick": (96, 8_000, 3, 1),
         "standard": (128, 40_000, 6, 1),
@@ -409,8 +415,10 @@ def preset_config(
     )
 
 
-def _for_volumes(preset: Preset, network: NetworkConfig, *, seed: int, folds: int, split: Split) -> Config:
-    """Build the settings of a preset for CT or MR."""
+def _for_volumes(
+    preset: Preset, network: NetworkConfig, *, mix: tuple[ImageKind, ...], seed: int, folds: int, split: Split
+) -> Config:
+    """Build the settings of a preset for CT or MR, or for a mix of modalities."""
     volume, epochs, repeats = {
         "quick": (VolumeConfig(size=64, spacing=2.0, planes=16, neighbours=0), 60, 1),
         "standard": (VolumeConfig(size=160, spacing=1.5, planes=16), 30, 1),
@@ -418,7 +426,8 @@ def _for_volumes(preset: Preset, network: NetworkConfig, *, seed: int, folds: in
     }[preset]
     training = TrainingConfig(
         epochs=epochs,
-        views_per_patient=4,
+        # Of each modality two, as of a scan alone one with the lesion and one without.
+        views_per_patient=max(4, 2 * len(mix)),
         repeats=repeats if split == "patients" else 1,
         rehearsal=0,
         augmentation=_OF_VOLUMES,
@@ -431,7 +440,7 @@ def _for_volumes(preset: Preset, network: NetworkConfig, *, seed: int, folds: in
         network = network.model_copy(update={"trunk": "densenet-tiny", "width": 64, "heads": 4})
         training = training.model_copy(update={"learning_rate": 4e-3, "averaging": 0.95})
     return Config(
-        preparation=PreparationConfig(volume=volume),
+        preparation=PreparationConfig(volume=volume, **({"size": volume.size, "modalities": mix} if mix else {})),
         network=network,
         auxiliary=AuxiliaryConfig(looks=0),
         training=training,

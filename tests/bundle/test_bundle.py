@@ -224,7 +224,7 @@ def edited(key: str, value: object) -> Callable[[Path], None]:
         (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\xfe"), "cannot be read"),
         (lambda folder: (folder / "bundle.json").write_text("[]"), "schema None"),
         (lambda folder: (folder / "bundle.json").unlink(), "is not a bundle"),
-        (edited("schema", 1), "schema 1; this version of Osteoscope reads schemas 2 and 3"),
+        (edited("schema", 1), "schema 1; this version of Osteoscope reads schemas 2, 3, 4"),
         (edited("classes", 7), "damaged at classes"),
         (edited("surprise", 7), "damaged at surprise"),
         (edited("prior", {"osteosarcoma": 1.0}), "not of the same classes"),

@@ -11,6 +11,7 @@ from bundles import VOLUMES
 from scan_samples import scan_case
 
 from osteoscope.bundle.load import load_bundle
+from osteoscope.config import PreparationConfig
 from osteoscope.imaging.open import images_at
 from osteoscope.inference import scans as scans_module
 from osteoscope.inference.predict import predict_case, prepare_case, read_planes, two_planes
@@ -114,6 +115,7 @@ def test_the_planes_that_were_read_can_be_cut_once_more(predictor: Predictor, tw
     np.testing.assert_array_equal(two_planes(prepared), planes[:2])
     # Of one plane, itself and itself upside down.
     assert CONFIG is not None
-    single = PreparedScans.of_case(two_scans, CONFIG.model_copy(update={"planes": 1}))
-    alone = PreparedScans(volumes=single.volumes[:1], plans=single.plans[:1])
+    few = PreparationConfig(volume=CONFIG.model_copy(update={"planes": 1}))
+    single = PreparedScans.of_case(two_scans, few)
+    alone = PreparedScans(volumes=single.volumes[:1], plans=single.plans[:1], preparation=few)
     np.testing.assert_array_equal(two_planes(alone), np.concatenate([alone.cut(), alone.cut()[:, :, ::-1]]))

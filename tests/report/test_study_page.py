@@ -363,7 +363,7 @@ def of_scans(study: StudyContent) -> StudyContent:
     )
     return dataclasses.replace(
         study,
-        modality="CT",
+        modalities=("CT",),
         phantom=True,
         auxiliary=None,
         participants=dataclasses.replace(study.participants, classes=classes),

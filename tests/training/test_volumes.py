@@ -12,7 +12,7 @@ from dicom_files import write_series
 from scan_samples import LESION, SHAPE, scan_case
 from scipy.ndimage import map_coordinates
 
-from osteoscope.config import VolumeConfig
+from osteoscope.config import PreparationConfig, VolumeConfig
 from osteoscope.errors import ImageError, InputError
 from osteoscope.imaging.nifti import write_nifti
 from osteoscope.inference.scans import PreparedScans
@@ -30,7 +30,7 @@ CONFIG = VolumeConfig(size=32, spacing=2.0, planes=4, step=3.0, neighbours=0, wi
 
 def marked(case: Case, mask: np.ndarray) -> Case:
     """Outline something else in the CT of a case."""
-    volume = PreparedScans.of_case(case, CONFIG).volumes[0]
+    volume = PreparedScans.of_case(case, PreparationConfig(volume=CONFIG)).volumes[0]
     affine = volume.geometry.affine
     assert affine is not None
     path = case.images[0].path.parent / "other.nii.gz"
@@ -58,7 +58,7 @@ def test_a_canvas_shows_the_scan_at_the_spacing_of_a_plane_with_half_as_much_aga
     store = load_volumes([case], CONFIG)
     assert store.planes.canvases.shape == (7, 1, 48, 48)
     assert store.planes.canvases.dtype == torch.float16
-    scans = PreparedScans.of_case(case, CONFIG)
+    scans = PreparedScans.of_case(case, PreparationConfig(volume=CONFIG))
     read = scans.plans[0].rectangle
     assert (read.width, read.height) == (32, 32)
     at = np.meshgrid(read.top - 8 + np.arange(48), read.left - 8 + np.arange(48), indexing="ij")
@@ -76,7 +76,7 @@ def test_the_middle_of_a_canvas_is_the_plane_that_prediction_reads(tmp_path: Pat
     case = scan_case(tmp_path, mask=False)
     config = CONFIG.model_copy(update={"neighbours": 1, "windows": ((-1000, 1000), (0, 500))})
     store = load_volumes([case], config)
-    planes = PreparedScans.of_case(case, config).cut()
+    planes = PreparedScans.of_case(case, PreparationConfig(volume=config)).cut()
     assert planes.shape == (4, 6, 32, 32)
     np.testing.assert_allclose(store.planes.canvases[:, :, 8:-8, 8:-8].float().numpy(), planes, atol=1e-3)
 
@@ -129,7 +129,7 @@ def test_a_scan_that_has_changed_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"ct: shows other values"):
         load_volumes([case], CONFIG)
     with pytest.raises(ImageError, match=r"ct: shows other values"):
-        PreparedScans.of_case(case, CONFIG)
+        PreparedScans.of_case(case, PreparationConfig(volume=CONFIG))
 
 
 def test_a_mask_of_another_scan_is_named(tmp_path: Path) -> None:

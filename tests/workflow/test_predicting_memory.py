@@ -11,7 +11,7 @@ import pytest
 import torch
 from bundles import write_tiny_bundle
 from conftest import shared_data
-from dicom_files import write_series
+from dicom_files import write_dicom, write_series
 
 from osteoscope.config import NetworkConfig, PreparationConfig, VolumeConfig
 from osteoscope.network.classifier import TumourNetwork
@@ -19,6 +19,8 @@ from osteoscope.training.export import export_member
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from osteoscope.imaging.volume import Modality
 
 MEBIBYTE = 2**10
 """In the unit of ``VmHWM``, which is that of the largest resident set."""
@@ -37,17 +39,18 @@ finally:
 @pytest.fixture(scope="module")
 def dense_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of a DenseNet-121 at 224 px that learnt nothing."""
-    folder = tmp_path_factory.mktemp("dense")
-    preparation = PreparationConfig(volume=VolumeConfig(size=224))
+    return dense(tmp_path_factory.mktemp("dense"), PreparationConfig(volume=VolumeConfig(size=224)), ("CT",))
+
+
+def dense(folder: Path, preparation: PreparationConfig, modalities: tuple[Modality, ...]) -> Path:
     network = NetworkConfig(trunk="densenet121")
     channels = preparation.plane_shape("CT")[0]
     torch.manual_seed(0)
     planes = np.random.default_rng(0).random((2, channels, 224, 224)).astype(np.float32)
-    export_member(
-        TumourNetwork(network, classes=2, in_channels=channels), folder / "member", planes=planes, covariates=None
-    )
+    made = TumourNetwork(network, classes=2, in_channels=channels, modalities=len(preparation.modalities))
+    export_member(made, folder / "member", planes=planes, covariates=None)
     return write_tiny_bundle(
-        folder / "bundle", folder / "member", preparation=preparation, network=network, modalities=("CT",)
+        folder / "bundle", folder / "member", preparation=preparation, network=network, modalities=modalities
     )
 
 
@@ -81,3 +84,21 @@ def test_memory_is_bounded_and_does_not_depend_on_the_slices(dense_bundle: Path,
     assert peak(dense_bundle, many, tmp_path / "of many") < 1.05 * of_few
     real = shared_data("dicom/totalsegmentator/example_ct_dicom")
     assert peak(dense_bundle, real, tmp_path / "real") < 700 * MEBIBYTE
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the most memory that was held from /proc")
+def test_an_mr_and_a_radiograph_take_little_more_than_the_ct_beside_them(tmp_path: Path) -> None:
+    modalities: tuple[Modality, ...] = ("CT", "MR", "radiograph")
+    preparation = PreparationConfig(size=224, volume=VolumeConfig(size=224), modalities=modalities)
+    bundle, study, random = dense(tmp_path, preparation, modalities), tmp_path / "study", np.random.default_rng(0)
+    write_ct(study / "ct", 400)
+    write_series(study / "mr", random.integers(0, 800, (40, 320, 320)).astype(np.uint16), "MR", series="mr")
+    # Once, so that which runtime is the fastest here is known.
+    peak(bundle, study / "mr", tmp_path / "first")
+    of_ct = peak(bundle, study / "ct", tmp_path / "of ct")
+    # Five million pixels, of which a few copies are held while they are shown.
+    write_dicom(study / "film.dcm", random.integers(0, 4000, (2500, 2000)).astype(np.uint16), "DX", series="film")
+    of_all = peak(bundle, study, tmp_path / "of all")
+    assert of_all < of_ct + 150 * MEBIBYTE
+    assert of_all < 800 * MEBIBYTE

@@ -114,7 +114,7 @@ def test_a_disturbance_that_does_not_exist_is_refused_before_anything_is_read(tm
 
 
 def test_a_bundle_for_ct_and_mr_is_refused(scan_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"expected a bundle that reads radiographs, found one for CT and MR"):
+    with pytest.raises(ConfigError, match=r"expected a bundle that reads radiographs alone, found one for CT and MR"):
         sweep_robustness(scan_bundle, tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -26,7 +26,9 @@ from osteoscope.evaluation.conformal import ConformalThresholds, Refused
 from osteoscope.imaging.volume import Modality
 
 SCHEMA = 3
-READABLE = (2, 3)
+SCHEMA_OF_MIX = 4
+"""Of a bundle that reads several modalities beside each other, which no version of before this schema can."""
+READABLE = (2, 3, 4)
 """Schemas that are read; what one of before lacks takes its default."""
 MANIFEST = "bundle.json"
 MANIFEST_HASH = "bundle.json.sha256"
@@ -165,7 +167,7 @@ class Recalibration(_Part):
 class Manifest(_Part):
     """All that is to be known of a bundle."""
 
-    schema_version: Literal[2, 3] = Field(default=3, alias="schema", serialization_alias="schema")
+    schema_version: Literal[2, 3, 4] = Field(default=3, alias="schema", serialization_alias="schema")
     osteoscope: str
     classes: tuple[str, ...]
     slugs: tuple[str, ...]
@@ -206,6 +208,10 @@ class Manifest(_Part):
         """One network reads the planes of all modalities."""
         if len({self.plane_shape(modality) for modality in self.modalities}) > 1:
             msg = f"planes of {', '.join(self.modalities)} differ in their size or their channels"
+            raise ValueError(msg)
+        mix = self.preparation.modalities
+        if mix and mix != self.modalities:
+            msg = f"its networks read {', '.join(mix)}, and it states {', '.join(self.modalities)}"
             raise ValueError(msg)
         return self
 

@@ -77,7 +77,7 @@ def load_bundle(folder: Path) -> Bundle:
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema not in READABLE:
         raise BundleError(
-            f"is of schema {schema}; this version of Osteoscope reads schemas {' and '.join(map(str, READABLE))}",
+            f"is of schema {schema}; this version of Osteoscope reads schemas {', '.join(map(str, READABLE))}",
             path=manifest_path,
             remedy="install the version of Osteoscope that made it, or export it again",
         )

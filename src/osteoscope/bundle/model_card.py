@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from osteoscope.imaging.mixed import named_together
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -114,11 +116,22 @@ def _reading(manifest: Manifest) -> str:
         volume = preparation.volume
         return (
             f"Of CT and MR the body is read, in up to {volume.planes} planes of {volume.size} x {volume.spacing:g} mm, each "
-            f"with {volume.neighbours} on either side; nobody has to mark the lesion."
+            f"with {volume.neighbours} on either side; nobody has to mark the lesion.{_mix(manifest)}"
         )
     if not preparation.second_look:
         return _READING[preparation.roi]
     return f"What is judged is, in full resolution, {_JUDGED[preparation.second_look_at]}"
+
+
+def _mix(manifest: Manifest) -> str:
+    """Say what becomes of several modalities of a patient."""
+    mix = manifest.preparation.modalities
+    if not mix:
+        return ""
+    whole = " A radiograph is read whole, as one plane." if "radiograph" in mix else ""
+    return (
+        f"{whole} What there is of {named_together(mix)} of a patient is judged together; any of them may be missing."
+    )
 
 
 def _missed(manifest: Manifest) -> str:

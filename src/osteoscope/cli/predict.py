@@ -34,6 +34,10 @@ def predict(
         Literal["CT", "MR"] | None,
         typer.Option(help="Of files that do not say theirs, as NIfTI does not. Left out: it is concluded."),
     ] = None,
+    one_patient: Annotated[
+        bool,
+        typer.Option("--one-patient", help="Judge all that is named together: it is of one patient."),
+    ] = False,
     research: Annotated[
         bool,
         typer.Option("--research", help="Show what is outside of the bundle's scope, too; every output is marked."),
@@ -48,9 +52,9 @@ def predict(
 ) -> None:
     """Say of each study which class it is, how likely, and what in the images speaks for it, without torch.
 
-    DICOM images belong to one study by their Study Instance UID; any other file is a study by itself. Each study gets
-    a folder of its own. A study that cannot be read does not stop the others, and one that was answered before is not
-    read again. Exits with 3 if nothing could be answered.
+    DICOM images belong to one study by their Study Instance UID; any other file is a study by itself. With
+    --one-patient all that is named is one. Each study gets a folder of its own. A study that cannot be read does not
+    stop the others, and one that was answered before is not read again. Exits with 3 if nothing could be answered.
     """
     from osteoscope import workflow
 
@@ -65,6 +69,7 @@ def predict(
                 site=site,
                 level=level,
                 modality=modality,
+                one_patient=one_patient,
                 research=research,
                 threads=threads,
                 jobs=jobs,

@@ -43,7 +43,7 @@ class LesionView:
     found: tuple[NDArray[np.bool_], ...] | None = None
     """(rows, columns) each, True in a region that the network found; None where it was not asked to find any."""
     volume: str | None = None
-    """Name of the CT or MR that it is a plane of; None for an image of one plane."""
+    """Name of the CT or MR that it is a plane of, or of the radiograph of a mix; None for an image of one plane."""
 
 
 def localisation_table(
@@ -68,8 +68,8 @@ def localisation_table(
     -------
     dict
         ``{map: {"iou", "dice", "pointing", "energy": figure, "blank": views without evidence, "threshold": mean}}``
-        and ``"images"``; empty without views. Of CT and MR also ``"planes"``, the number of views. Where the network
-        was asked for the lesion, also a map ``"lesion"``; where it was asked to find regions, ``"regions"``:
+        and ``"images"``; empty without views. Of CT, MR and a mix also ``"planes"``, the number of views. Where the
+        network was asked for the lesion, also a map ``"lesion"``; where it was asked to find regions, ``"regions"``:
         ``{"images", "found": figure, "none": images without a region, "several": with more than one}``. A lesion counts
         as found if a region covers at least half of it and is at most four times as large as the square round it.
     """

@@ -97,7 +97,7 @@ def read_picture(path: Path) -> Volume:
         `LARGEST_PIXELS` pixels, which is seen before anything is decoded, more than `LARGEST_BYTES`, or a side below
         `SMALLEST_SIDE`. Pixels that are truncated or damaged are found when the Volume is read.
     """
-    if _is_dicom(path):
+    if is_dicom(path):
         return _read_dicom(path)
     with _opened(path) as picture:
         rows, columns = _rows_and_columns(picture, path)
@@ -110,7 +110,7 @@ def read_picture(path: Path) -> Volume:
     )
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
     """Tell whether a file is DICOM; what cannot be opened is left to the reader of pictures."""
     try:
         # A pipe would block whoever opens it.

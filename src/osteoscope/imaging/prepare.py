@@ -101,6 +101,11 @@ class Lesion:
         """Box round the lesion, from its box or its outline; where it lacks the one, from the other."""
         return self._all_bounds()[0 if prefer == "box" else -1]
 
+    def stretched(self, tall: float) -> Self:
+        """Give it in an image whose rows are `tall` times as many."""
+        box = None if self.box is None else (self.box[0], self.box[1] * tall, self.box[2], self.box[3] * tall)
+        return type(self)(box=box, outline=tuple((x, y * tall) for x, y in self.outline))
+
     def _all_bounds(self) -> list[Box]:
         return [*([self.box] if self.box else []), *([_bounds(self.outline)] if self.outline else [])]
 

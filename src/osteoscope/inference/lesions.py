@@ -13,7 +13,7 @@ from osteoscope.imaging.prepare import Lesion, Square, lesion_on_plane, outline_
 from osteoscope.imaging.resampling import Rectangle, resample_mask, resample_rectangle
 from osteoscope.imaging.slices import cut_slices, without_neighbours
 from osteoscope.inference.evidence import evidence_on_image, on_pixels
-from osteoscope.inference.predict import prepare_case
+from osteoscope.inference.predict import lesions_on, prepare_case, prepared_image
 from osteoscope.inference.scans import PreparedScans
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from osteoscope.cohort.table import Case
+    from osteoscope.cohort.table import Case, CaseImage
     from osteoscope.config import PreparationConfig
+    from osteoscope.imaging.slices import SlicePlan
+    from osteoscope.imaging.volume import Volume
     from osteoscope.inference.predict import PreparedCase
     from osteoscope.inference.prediction import ExplainedCase
 
@@ -63,9 +65,14 @@ def lesion_views(
         return []
     prepared = prepare_case(case, preparation)
     about = _About(patient=case.patient, label=case.label, group=group)
-    if isinstance(prepared, PreparedScans):
-        return list(_views_of_scans(case, explained, prepared, about))
-    return list(_views_of_radiographs(case, explained, prepared, about))
+    views: list[LesionView] = []
+    for place, image in enumerate(case.images):
+        part, own = prepared_image(prepared, place)
+        if isinstance(part, PreparedScans):
+            views.extend(_views_of_scan(image, place, explained, part.volumes[own], part.plans[own], about))
+        else:
+            views.extend(_view_of_radiograph(image, place, explained, part, own, about))
+    return views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,61 +84,66 @@ class _About:
     group: str
 
 
-def _views_of_radiographs(
-    case: Case, explained: ExplainedCase, prepared: PreparedCase, about: _About
+def _view_of_radiograph(
+    image: CaseImage, place: int, explained: ExplainedCase, prepared: PreparedCase, own: int, about: _About
 ) -> Iterator[LesionView]:
+    """Give the view of a radiograph; `place` is that among the patient's images, `own` that among the prepared."""
     preparation, predicted = prepared.preparation, int(np.argmax(explained.prediction.logits))
     size, asked_to_find = preparation.size, preparation.second_look and preparation.second_look_at == "found"
+    # A network that reads scans too is asked of every plane where the lesion is.
+    asked = preparation.second_look or bool(preparation.modalities)
     whole, plane = Square(left=0, top=0, side=size), (size, size)
-    for place, image in enumerate(case.images):
-        said, read = explained.prediction.images[place], prepared.squares[place]
-        mask = outline_mask(plane, [lesion_on_plane(lesion, read, size) for lesion in image.lesions])
+    said, read = explained.prediction.images[place], prepared.squares[own]
+    lesions = lesions_on(prepared.pixels[own], image)
+    mask = outline_mask(plane, [lesion_on_plane(lesion, read, size) for lesion in lesions])
+    if not mask.any():
+        return
+    looks = [square_on_plane(look.read_square(), read, size) for look in said.looks]
+    likely = explained.lesions[explained.first_looks_at(place)]
+    yield LesionView(
+        patient=about.patient,
+        label=about.label,
+        group=about.group,
+        evidence=evidence_on_image(explained.evidence[explained.looks_at(place)], looks, plane)[predicted],
+        mask=mask,
+        pixels=prepared.planes[own, 0],
+        lesion=on_pixels(likely, whole, plane)[0] if asked else None,
+        found=tuple(_mask_of(look, plane) for look in looks[1:]) if asked_to_find else None,
+        # Of a mix everything is measured plane by plane, and a radiograph is one.
+        volume=image.image if preparation.modalities else None,
+    )
+
+
+def _views_of_scan(
+    image: CaseImage, place: int, explained: ExplainedCase, volume: Volume, plan: SlicePlan, about: _About
+) -> Iterator[LesionView]:
+    """Take one plane after the other; of a volume no more is held than its mask."""
+    if image.mask is None:
+        return
+    predicted = int(np.argmax(explained.prediction.logits))
+    marked = read_mask(image.mask, volume)
+    side = min(plan.size, _FINEST)
+    whole, grid = Square(left=0, top=0, side=side), (side, side)
+    evidence = explained.evidence[explained.looks_at(place)]
+    lesions = explained.lesions[explained.first_looks_at(place)]
+    for number, look in enumerate(explained.prediction.images[place].looks):
+        read = look.read_rectangle()
+        mask = resample_mask(marked[look.plane], read, grid)
         if not mask.any():
             continue
-        looks = [square_on_plane(look.read_square(), read, size) for look in said.looks]
+        itself = without_neighbours(cut_slices(volume, plan, [number])[0], plan)
         yield LesionView(
             patient=about.patient,
             label=about.label,
             group=about.group,
-            evidence=evidence_on_image(explained.evidence[explained.looks_at(place)], looks, plane)[predicted],
+            evidence=on_pixels(evidence[number, predicted][None], whole, grid)[0],
             mask=mask,
-            pixels=prepared.planes[place, 0],
-            lesion=on_pixels(explained.lesions[place][None], whole, plane)[0] if preparation.second_look else None,
-            found=tuple(_mask_of(look, plane) for look in looks[1:]) if asked_to_find else None,
+            pixels=resample_rectangle(
+                itself, Rectangle(left=0, top=0, width=plan.size, height=plan.size), grid, fill=0
+            ),
+            lesion=on_pixels(lesions[number][None], whole, grid)[0],
+            volume=image.image,
         )
-
-
-def _views_of_scans(
-    case: Case, explained: ExplainedCase, prepared: PreparedScans, about: _About
-) -> Iterator[LesionView]:
-    """Take one plane after the other; of a volume no more is held than its mask."""
-    predicted = int(np.argmax(explained.prediction.logits))
-    for place, (image, volume, plan) in enumerate(zip(case.images, prepared.volumes, prepared.plans, strict=True)):
-        if image.mask is None:
-            continue
-        marked = read_mask(image.mask, volume)
-        side = min(plan.size, _FINEST)
-        whole, grid = Square(left=0, top=0, side=side), (side, side)
-        evidence = explained.evidence[explained.looks_at(place)]
-        lesions = explained.lesions[explained.first_looks_at(place)]
-        for number, look in enumerate(explained.prediction.images[place].looks):
-            read = look.read_rectangle()
-            mask = resample_mask(marked[look.plane], read, grid)
-            if not mask.any():
-                continue
-            itself = without_neighbours(cut_slices(volume, plan, [number])[0], plan)
-            yield LesionView(
-                patient=about.patient,
-                label=about.label,
-                group=about.group,
-                evidence=on_pixels(evidence[number, predicted][None], whole, grid)[0],
-                mask=mask,
-                pixels=resample_rectangle(
-                    itself, Rectangle(left=0, top=0, width=plan.size, height=plan.size), grid, fill=0
-                ),
-                lesion=on_pixels(lesions[number][None], whole, grid)[0],
-                volume=image.image,
-            )
 
 
 def _mask_of(square: Square, shape: tuple[int, int]) -> NDArray[np.bool_]:

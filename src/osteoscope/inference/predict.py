@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from osteoscope.errors import ImageError
-from osteoscope.imaging.picture import pixel_sha256, read_picture
+from osteoscope.imaging.mixed import as_read
+from osteoscope.imaging.picture import is_dicom, pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Square, resample, square_to_read
 from osteoscope.imaging.region import Region, find_regions
 from osteoscope.imaging.resampling import Rectangle
+from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.engine import Judgement
 from osteoscope.inference.evidence import closed_form_evidence
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction, Look
 from osteoscope.inference.reading import ReadImages, ReadLook
-from osteoscope.inference.scans import PreparedScans
+from osteoscope.inference.scans import PreparedScans, open_scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -80,39 +82,65 @@ class PreparedCase:
 
     @cached_property
     def planes(self) -> NDArray[np.float32]:
-        """Planes of the first look: (images, 1, size, size), 0..1."""
+        """Planes of the first look: (images, channels, size, size), 0..1."""
         return self.cut([[square] for square in self.squares])
 
     def cut(self, squares: Sequence[Sequence[Square]]) -> NDArray[np.float32]:
-        """Cut planes, (planes, 1, size, size), from the images as they are: for each image those of its squares."""
+        """Cut planes, (planes, channels, size, size), from the images as they are: for each those of its squares."""
         size = self.preparation.size
         planes = [
             resample(image, square, size)
             for image, of_image in zip(self.pixels, squares, strict=True)
             for square in of_image
         ]
-        return np.stack(planes)[:, None] if planes else np.empty((0, 1, size, size), dtype=np.float32)
+        shown = np.stack(planes)[:, None] if planes else np.empty((0, 1, size, size), dtype=np.float32)
+        return as_read(shown, "radiograph", self.preparation)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedMix:
+    """A patient's images of several modalities."""
+
+    parts: tuple[PreparedCase | PreparedScans, ...]
+    """Each image by itself, in their order."""
+
+
+Prepared = PreparedCase | PreparedScans | PreparedMix
+
+
+def prepared_image(prepared: Prepared, place: int) -> tuple[PreparedCase | PreparedScans, int]:
+    """Find what was prepared of the image at a place among a patient's, and the image's place in that."""
+    return (prepared.parts[place], 0) if isinstance(prepared, PreparedMix) else (prepared, place)
 
 
 def read_pixels(image: CaseImage) -> NDArray[np.float32]:
-    """Decode a picture of a cohort: (rows, columns), 0..1.
+    """Decode a radiograph of a cohort as the networks read it: (rows, columns) of square pixels, 0..1.
+
+    A picture is taken as it is; one in DICOM is shown as `osteoscope.imaging.slices.radiograph_grey` shows it.
 
     Raises
     ------
     ImageError
         If it cannot be read, or is not the picture that the cohort was made with.
     """
-    pixels: NDArray[np.float32] = read_picture(image.path).read()[0]
+    volume = read_picture(image.path)
+    pixels: NDArray[np.float32] = volume.read()[0]
     if pixel_sha256(pixels) != image.pixel_sha256:
         raise ImageError(
             "shows other pixels than when the cohort was made",
             path=image.path,
             remedy="put the original back, or make the cohort again",
         )
-    return pixels
+    return radiograph_grey(volume) if is_dicom(image.path) else pixels
 
 
-def prepare_case(case: Case, preparation: PreparationConfig) -> PreparedCase | PreparedScans:
+def lesions_on(pixels: NDArray[np.float32], image: CaseImage) -> tuple[Lesion, ...]:
+    """Give the lesions of a radiograph in the pixels that `read_pixels` gave of it, which are square."""
+    tall = pixels.shape[0] / image.rows
+    return image.lesions if tall == 1 else tuple(lesion.stretched(tall) for lesion in image.lesions)
+
+
+def prepare_case(case: Case, preparation: PreparationConfig) -> Prepared:
     """Decode and prepare a patient's images, in their order.
 
     Raises
@@ -122,9 +150,19 @@ def prepare_case(case: Case, preparation: PreparationConfig) -> PreparedCase | P
     InputError
         If a lesion is needed and none is annotated.
     """
+    if preparation.modalities:
+        return PreparedMix(parts=tuple(_prepared_alone(image, preparation) for image in case.images))
     if preparation.volume is not None:
-        return PreparedScans.of_case(case, preparation.volume)
-    return prepare_pixels([read_pixels(image) for image in case.images], [i.lesions for i in case.images], preparation)
+        return PreparedScans.of_case(case, preparation)
+    pixels = [read_pixels(image) for image in case.images]
+    return prepare_pixels(pixels, list(map(lesions_on, pixels, case.images)), preparation)
+
+
+def _prepared_alone(image: CaseImage, preparation: PreparationConfig) -> PreparedCase | PreparedScans:
+    if image.modality == "radiograph":
+        pixels = read_pixels(image)
+        return prepare_pixels([pixels], [lesions_on(pixels, image)], preparation)
+    return PreparedScans.of([open_scan(image)], preparation)
 
 
 def prepare_pixels(
@@ -150,12 +188,12 @@ def prepare_pixels(
     return PreparedCase(pixels=tuple(pixels), squares=squares(preparation.roi), preparation=preparation, marked=marked)
 
 
-def predict_case(case: Case, prepared: PreparedCase | PreparedScans, members: Sequence[Member]) -> ExplainedCase:
+def predict_case(case: Case, prepared: Prepared, members: Sequence[Member]) -> ExplainedCase:
     """Let every member read a patient's images, and join what they say.
 
     With a second look, the members agree on where a lesion may be, by the mean of their maps, and all of them read
     those regions. A patient's decision rests on the regions, and on the first look at an image in which none was found;
-    of a CT or MR on all planes that are read.
+    of a CT or MR on all planes that are read. All modalities of a mix are one bag.
 
     Parameters
     ----------
@@ -191,7 +229,7 @@ def predict_case(case: Case, prepared: PreparedCase | PreparedScans, members: Se
 
 
 def read_images(
-    prepared: PreparedCase | PreparedScans, members: Sequence[Member], *, check: Callable[[], None] | None = None
+    prepared: Prepared, members: Sequence[Member], *, check: Callable[[], None] | None = None
 ) -> ReadImages:
     """Let every member read images, and the regions that they find in them together.
 
@@ -204,6 +242,8 @@ def read_images(
     check
         Is called before some planes are read; what it raises ends the reading.
     """
+    if isinstance(prepared, PreparedMix):
+        return ReadImages.joined([read_images(part, members, check=check) for part in prepared.parts])
     if isinstance(prepared, PreparedScans):
         return prepared.read(members, check=check)
     if check is not None:
@@ -282,15 +322,28 @@ def find_in_images(prepared: PreparedCase, lesions: NDArray[np.float32]) -> tupl
     )
 
 
-def read_planes(prepared: PreparedCase | PreparedScans, prediction: CasePrediction) -> NDArray[np.float32]:
+def read_planes(prepared: Prepared, prediction: CasePrediction) -> NDArray[np.float32]:
     """Cut once more the planes that a prediction was made from, those that speak: (looks, channels, size, size)."""
+    return _read_planes(prepared, prediction.images)
+
+
+def _read_planes(prepared: Prepared, images: Sequence[ImagePrediction]) -> NDArray[np.float32]:
+    if isinstance(prepared, PreparedMix):
+        pairs = zip(prepared.parts, images, strict=True)
+        return np.concatenate([_read_planes(part, [image]) for part, image in pairs])
     if isinstance(prepared, PreparedScans):
         return prepared.cut()
-    return prepared.cut([[look.read_square() for look in image.speaking] for image in prediction.images])
+    return prepared.cut([[look.read_square() for look in image.speaking] for image in images])
 
 
-def two_planes(prepared: PreparedCase | PreparedScans) -> NDArray[np.float32]:
-    """Give two planes of a patient, (2, channels, size, size), whatever there is; of one, itself upside down too."""
+def two_planes(prepared: Prepared) -> NDArray[np.float32]:
+    """Give two planes of a patient, (2, channels, size, size), whatever there is; of one, itself upside down too.
+
+    Of a mix of several images they are of its first and its last.
+    """
+    if isinstance(prepared, PreparedMix):
+        first, last = two_planes(prepared.parts[0]), two_planes(prepared.parts[-1])
+        return first if len(prepared.parts) == 1 else np.concatenate([first[:1], last[:1]])
     planes = prepared.cut(2) if isinstance(prepared, PreparedScans) else prepared.planes
     return np.concatenate([planes, planes[:, :, ::-1]])[:2]
 

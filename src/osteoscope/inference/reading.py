@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import TYPE_CHECKING
+from functools import reduce
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from osteoscope.inference.engine import PlaneReadings
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from osteoscope.imaging.resampling import Rectangle
-    from osteoscope.inference.engine import PlaneReadings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,19 @@ class ReadImages:
     """Of each member: the looks at the first image, those at the second, and so on."""
     lesions: NDArray[np.float32]
     """(first looks, h, w), 0..1: how likely a lesion is at each place of each first look, mean over the members."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Put what was read of some images behind each other."""
+        return cls(
+            looks=tuple(chain.from_iterable(part.looks for part in parts)),
+            first_looks=tuple(chain.from_iterable(part.first_looks for part in parts)),
+            readings=tuple(
+                reduce(PlaneReadings.joined, of_member)
+                for of_member in zip(*(part.readings for part in parts), strict=True)
+            ),
+            lesions=np.concatenate([part.lesions for part in parts]),
+        )
 
     @property
     def starts(self) -> tuple[int, ...]:

@@ -121,7 +121,8 @@ class StudyPrediction(_Part):
     notice: str
     """What this may be used for, and what not."""
     study: ShortHash
-    """Of the Study Instance UID; of a file that is a study by itself, of its bytes."""
+    """Of the Study Instance UID; of a file that is a study by itself, of its bytes; of several that are one patient's,
+    of their names."""
     verdict: str
     """The slug of a class, ``indeterminate`` or ``out_of_scope``."""
     reasons: tuple[str, ...]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from osteoscope.imaging.disturb import DISTURBANCES, Radiograph, disturb
-from osteoscope.inference.predict import predict_case, prepare_pixels, read_pixels
+from osteoscope.inference.predict import lesions_on, predict_case, prepare_pixels, read_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +35,11 @@ def disturbed_logits(
     InputError
         If a lesion is needed and none is annotated.
     """
-    images = [Radiograph(pixels=read_pixels(image), lesions=image.lesions) for image in case.images]
+    decoded = map(read_pixels, case.images)
+    images = [
+        Radiograph(pixels=pixels, lesions=lesions_on(pixels, image))
+        for pixels, image in zip(decoded, case.images, strict=True)
+    ]
     keys = [image.pixel_sha256 for image in case.images]
     for condition in conditions:
         kind = DISTURBANCES[condition.disturbance]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from osteoscope.errors import ImageError
+from osteoscope.imaging.mixed import as_read
 from osteoscope.imaging.open import open_image
 from osteoscope.imaging.slices import cut_slices, plan_slices
 from osteoscope.imaging.values import values_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from osteoscope.cohort.table import Case, CaseImage
-    from osteoscope.config import VolumeConfig
+    from osteoscope.config import PreparationConfig
     from osteoscope.imaging.slices import SlicePlan
     from osteoscope.imaging.volume import Volume
     from osteoscope.inference.predict import Member
@@ -54,27 +55,38 @@ class PreparedScans:
 
     volumes: tuple[Volume, ...]
     plans: tuple[SlicePlan, ...]
+    preparation: PreparationConfig
 
     @classmethod
-    def of(cls, volumes: Iterable[Volume], config: VolumeConfig) -> Self:
+    def of(cls, volumes: Iterable[Volume], preparation: PreparationConfig) -> Self:
         """Look at scans once, coarsely, and plan which planes are read.
 
         Raises
         ------
         osteoscope.imaging.refusal.RefusedImageError
             If the place of one is not known, or a plane cannot be decoded.
+        ValueError
+            If how CT and MR are read is not stated.
         """
+        config = preparation.volume
+        if config is None:
+            msg = "how CT and MR are read is not stated"
+            raise ValueError(msg)
         opened = tuple(volumes)
-        return cls(volumes=opened, plans=tuple(plan_slices(volume, config) for volume in opened))
+        plans = tuple(plan_slices(volume, config) for volume in opened)
+        return cls(volumes=opened, plans=plans, preparation=preparation)
 
     @classmethod
-    def of_case(cls, case: Case, config: VolumeConfig) -> Self:
+    def of_case(cls, case: Case, preparation: PreparationConfig) -> Self:
         """Open the scans of a patient of a cohort; errors are those of `open_scan` and `of`."""
-        return cls.of(map(open_scan, case.images), config)
+        return cls.of(map(open_scan, case.images), preparation)
 
     def cut(self, most: int | None = None) -> NDArray[np.float32]:
         """Cut the planes of all scans, or the first so many: (planes, channels, size, size), 0..1."""
-        parts = [cut_slices(volume, plan, range(len(plan.planes))[:most]) for volume, plan in self._pairs()]
+        parts = [
+            as_read(cut_slices(volume, plan, range(len(plan.planes))[:most]), volume.modality, self.preparation)
+            for volume, plan in self._pairs()
+        ]
         return np.concatenate(parts)[:most]
 
     def read(self, members: Sequence[Member], *, check: Callable[[], None] | None = None) -> ReadImages:
@@ -90,7 +102,7 @@ class PreparedScans:
             Is called before each few; what it raises ends the reading.
         """
         parts: list[list[PlaneReadings]] = [[] for _ in members]
-        few = chain.from_iterable(_few_at_a_time(volume, plan) for volume, plan in self._pairs())
+        few = chain.from_iterable(_few_at_a_time(volume, plan, self.preparation) for volume, plan in self._pairs())
         with contextlib.closing(made_ahead(few)) as ready:
             for planes in ready:
                 if check is not None:
@@ -111,7 +123,7 @@ class PreparedScans:
         return zip(self.volumes, self.plans, strict=True)
 
 
-def _few_at_a_time(volume: Volume, plan: SlicePlan) -> Iterator[NDArray[np.float32]]:
+def _few_at_a_time(volume: Volume, plan: SlicePlan, preparation: PreparationConfig) -> Iterator[NDArray[np.float32]]:
     count, few = len(plan.planes), planes_together()
     for start in range(0, count, few):
-        yield cut_slices(volume, plan, range(start, min(start + few, count)))
+        yield as_read(cut_slices(volume, plan, range(start, min(start + few, count))), volume.modality, preparation)

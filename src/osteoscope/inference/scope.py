@@ -6,7 +6,8 @@ kind, so each is a study by itself: that two pictures are views of one patient c
 All radiographs of a study, and all its MR series, are read together, as they were in training: views and sequences show
 different things. Of CT one series is read, since others are as a rule the same scan once more, with another kernel,
 thickness or plane, and what is there twice would have twice the say. It is the one with the thinnest slices among those
-that cover at least half as much of the body as the one that covers most.
+that cover at least half as much of the body as the one that covers most. Of a bundle that reads several modalities this
+holds for each, and all of them are read together.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from osteoscope.imaging.mixed import named_together
 from osteoscope.imaging.open import not_used_because, study_of
 from osteoscope.imaging.refusal import Refusal, RefusalCode
 from osteoscope.imaging.values import values_of
@@ -69,7 +71,7 @@ class Study:
     ----------
     name
         First 12 hexadecimal digits of the SHA-256 of the Study Instance UID; of a file that is a study by itself, of
-        its bytes, or of its path where these cannot be read.
+        its bytes, or of its path where these cannot be read; of several that are taken for one, of their names.
     images
         Those that could be opened.
     refused
@@ -101,6 +103,17 @@ def studies_of(opened: Opened) -> tuple[Study, ...]:
     return tuple(
         Study(name=name, images=_named(name, images.get(name, ())), refused=tuple(refused.get(name, ())))
         for name in dict.fromkeys((*images, *refused))
+    )
+
+
+def of_one_patient(studies: Sequence[Study]) -> Study:
+    """Take studies, one or more, for one: what there is of a patient in several of them, or in files without any."""
+    if len(studies) == 1:
+        return studies[0]
+    return Study(
+        name=short_hash(" ".join(sorted(study.name for study in studies))),
+        images=tuple(one for study in studies for one in study.images),
+        refused=tuple(one for study in studies for one in study.refused),
     )
 
 
@@ -215,7 +228,7 @@ def _outside(one: StudyImage, modalities: Sequence[Modality], *, research: bool)
     if image.aside is not None and not research:
         code = image.aside
     elif one.modality not in modalities:
-        reason = f"{_indefinite(one.modality)}, where {' and '.join(map(_plural, modalities))} are read"
+        reason = f"{_indefinite(one.modality)}, where {named_together(modalities)} are read"
         return LeftOut(name=one.name, image=image, code="outside", reason=reason)
     elif one.modality == "radiograph" and geometry.shape[0] > 1:
         code = RefusalCode.SEVERAL_FRAMES
@@ -257,7 +270,3 @@ def _cubic_mm(one: StudyImage) -> float:
 
 def _indefinite(modality: Modality) -> str:
     return {"radiograph": "a radiograph", "CT": "a CT", "MR": "an MR"}[modality]
-
-
-def _plural(modality: Modality) -> str:
-    return "radiographs" if modality == "radiograph" else modality

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 
 from osteoscope.cohort.covariates import split_sites
+from osteoscope.imaging.mixed import named_together
 from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.engine import PlaneReadings
 from osteoscope.inference.pipeline import made_ahead
@@ -215,10 +216,24 @@ def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
     limits = []
     if any(one.values.sha256 in bundle.seen.pixels for one in selection.used):
         limits.append("The bundle learnt from an image of this study, so this says nothing of how it does on others.")
+    limits.extend(_missing(selection, bundle.manifest))
     unused = [name for name in told.names if name not in bundle.manifest.network.covariates]
     if unused:
         limits.append(f"The bundle's networks make no use of the patient's {' and '.join(unused)}.")
     return limits
+
+
+def _missing(selection: Selection, manifest: Manifest) -> list[str]:
+    """Say which of several modalities that the networks read beside each other are not there."""
+    known, read = manifest.preparation.modalities, {one.image.volume.modality for one in selection.used}
+    missing = [modality for modality in known if modality not in read]
+    if not missing:
+        return []
+    found = named_together([modality for modality in known if modality in read])
+    return [
+        f"The bundle reads {named_together(known)} of a patient together; this study has no "
+        f"{named_together(missing, 'or')} that it can read, so its answer rests on {found} alone."
+    ]
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
@@ -239,10 +254,7 @@ def _prepared(image: Image, preparation: PreparationConfig) -> _PreparedImage:
         pixels = radiograph_pixels(image)
         tall = image.volume.geometry.shape[1] / len(pixels)
         return _PreparedImage(images=prepare_pixels([pixels], [()], preparation), tall=tall)
-    if preparation.volume is None:
-        msg = f"this bundle does not read {image.volume.modality}"
-        raise ValueError(msg)
-    return _PreparedImage(images=PreparedScans.of([image.volume], preparation.volume))
+    return _PreparedImage(images=PreparedScans.of([image.volume], preparation))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -71,11 +71,22 @@ class NetworkReading(NamedTuple):
 
 
 class PlaneEncoder(nn.Module):
-    """One plane at a time: standardise, trunk, fusion, attention, map A."""
+    """One plane at a time: standardise, trunk, fusion, attention, map A.
 
-    def __init__(self, config: NetworkConfig, in_channels: int) -> None:
+    Parameters
+    ----------
+    config
+        Which network.
+    in_channels
+        Of a plane, all of them.
+    modalities
+        How many of these, the last, tell which modality the plane is of (`osteoscope.imaging.mixed`); what the network
+        makes of that is added to the fused map of all positions alike.
+    """
+
+    def __init__(self, config: NetworkConfig, in_channels: int, *, modalities: int = 0) -> None:
         super().__init__()
-        self.trunk = DenseTrunk(config.trunk, in_channels)
+        self.trunk = DenseTrunk(config.trunk, in_channels - modalities)
         channels, strides = self.trunk.tap_channels, self.trunk.tap_strides
         plain = not (config.multiscale or config.attention)
         self.map_channels = channels[-1] if plain else config.width
@@ -98,11 +109,17 @@ class PlaneEncoder(nn.Module):
         self.map = Focus() if config.focus else Unfocused()
         self.lesion = LesionHead(self.map_channels, channels[0])
         self.gate = PlaneGate(self.map_channels) if config.pooling == "gated" else EqualGate()
+        # Last, so that a network of one modality begins with the weights that it always began with.
+        self.modality = ModalityShift(modalities, self.map_channels) if modalities else None
 
     def forward(self, planes: Tensor) -> PlaneReading:
-        """Read planes of (planes, channels, rows, columns), values in any unit."""
-        taps = self.trunk(standardise(planes))
-        activated = self.activation(self.norm(self.matched(self.attention(self.fusion(taps)))))
+        """Read planes of (planes, channels, rows, columns), values of the image's channels in any unit."""
+        images = planes if self.modality is None else planes[:, : -self.modality.modalities]
+        taps = self.trunk(standardise(images))
+        fused = self.fusion(taps)
+        if self.modality is not None:
+            fused = fused + self.modality(planes)
+        activated = self.activation(self.norm(self.matched(self.attention(fused))))
         lesions = self.lesion(activated, taps[0])
         maps = self.map(activated, lesions)
         vectors = maps.mean(dim=(-2, -1))
@@ -111,6 +128,21 @@ class PlaneEncoder(nn.Module):
     def presence(self, vectors: Tensor) -> Tensor | None:
         """Give the logit of each plane showing what matters, (planes,) from (planes, K); None where all weigh alike."""
         return self.gate.logits(vectors) if isinstance(self.gate, PlaneGate) else None
+
+
+class ModalityShift(nn.Module):
+    """What a plane's modality adds to its map, the same at every position; nothing before it is learnt."""
+
+    def __init__(self, modalities: int, map_channels: int) -> None:
+        super().__init__()
+        self.modalities = modalities
+        self.linear = nn.Linear(modalities, map_channels, bias=False)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Give the shift of planes (planes, channels, rows, columns) by their last channels: (planes, K, 1, 1)."""
+        shift: Tensor = self.linear(planes[:, -self.modalities :, 0, 0])
+        return shift[:, :, None, None]
 
 
 class Focus(nn.Module):
@@ -243,9 +275,11 @@ class BagHead(nn.Module):
 class TumourNetwork(nn.Module):
     """Planes to logits; the two halves are exported one by one."""
 
-    def __init__(self, config: NetworkConfig, *, classes: int, covariates: int = 0, in_channels: int = 1) -> None:
+    def __init__(
+        self, config: NetworkConfig, *, classes: int, covariates: int = 0, in_channels: int = 1, modalities: int = 0
+    ) -> None:
         super().__init__()
-        self.encoder = PlaneEncoder(config, in_channels)
+        self.encoder = PlaneEncoder(config, in_channels, modalities=modalities)
         self.head = BagHead(self.encoder.map_channels, classes, covariates, config.dropout)
 
     def forward(self, planes: Tensor, membership: Tensor, covariates: Tensor | None = None) -> NetworkReading:

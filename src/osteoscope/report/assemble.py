@@ -9,7 +9,7 @@ import numpy as np
 
 from osteoscope.evaluation.conformal import INDETERMINATE
 from osteoscope.inference.evidence import evidence_on_image
-from osteoscope.inference.predict import read_pixels
+from osteoscope.inference.predict import lesions_on, read_pixels
 from osteoscope.report.content import (
     NOT_RECORDED,
     Accepted,
@@ -254,7 +254,7 @@ def case_content(
     InputError
         If the mask of a lesion cannot be read, or is none of its volume.
     """
-    scans = preparation.volume
+    scans, chosen = preparation.volume, int(np.argmax(probabilities))
     covariates = {
         "age": NOT_RECORDED if case.age is None else f"{case.age:.0f} years",
         "sex": case.sex or NOT_RECORDED,
@@ -263,7 +263,7 @@ def case_content(
         covariates["site"] = case.site or NOT_RECORDED
     if case.level:
         covariates["level"] = case.level
-    places = range(len(case.images))
+    places = dict(enumerate(case.images))
     return CaseContent(
         patient=case.patient,
         label=None if case.label is None else classes[case.label],
@@ -271,14 +271,13 @@ def case_content(
         probabilities=tuple(probabilities),
         prior=tuple(prior),
         verdict=verdict_name(verdict, classes),
-        images=() if scans else tuple(_image_content(case.images[place], explained, place) for place in places),
-        volumes=(
-            tuple(
-                volume_content(case.images[place], explained, place, config=scans, chosen=int(np.argmax(probabilities)))
-                for place in places
-            )
-            if scans
-            else ()
+        images=tuple(
+            _image_content(image, explained, place) for place, image in places.items() if image.modality == "radiograph"
+        ),
+        volumes=tuple(
+            volume_content(image, explained, place, config=scans, chosen=chosen)
+            for place, image in places.items()
+            if scans is not None and image.modality != "radiograph"
         ),
         compared=f"{', '.join(classes)} were compared with each other, and with nothing else.",
         made_by=made_by,
@@ -302,7 +301,7 @@ def _image_content(image: CaseImage, explained: ExplainedCase, place: int) -> Ca
         pixels=pixels,
         evidence=by_pixel * np.float32(said.square.side**2),
         weight=said.weight,
-        lesions=image.lesions,
+        lesions=lesions_on(pixels, image),
         square=said.square,
         found=said.found,
     )

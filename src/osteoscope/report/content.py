@@ -246,7 +246,7 @@ class StudyContent:
     """How well the evidence finds what tells phantoms apart, and the maps that it is measured against."""
     without_matrix: BeforeAfter | None = None
     """A phantom before and after its mineralised matrix was taken out; the figures are in ``metrics["truth"]``."""
-    modality: Modality = "radiograph"
+    modalities: tuple[Modality, ...] = ("radiograph",)
     """Of the images."""
     phantom: bool = False
     """Whether no patient is on the images: `PHANTOM_BANNER` then stands above all else."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from osteoscope.imaging.mixed import named_together
 from osteoscope.report import figures
 from osteoscope.report.content import NOT_RECORDED
 from osteoscope.report.figures import ForestRow
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
+    from osteoscope.imaging.volume import Modality
     from osteoscope.report.content import CaseLink, Figure, Metrics, Participants, StudyContent
 
 _KINDS = {
@@ -40,7 +42,11 @@ _SECOND_LOOKS = {
 
 
 _PLANES = "The network read planes of each {modality}, spread evenly over the body; no one told it where the lesion is."
-_CALLED = {"radiograph": "images", "CT": "CT scans", "MR": "MR scans"}
+_MIX = (
+    "The network read {modalities} of a patient together: of a CT or MR planes that are spread evenly over the body, "
+    "and the whole of a radiograph. Any of them may be missing; no one told it where the lesion is."
+)
+_CALLED: Mapping[tuple[Modality, ...], str] = {("CT",): "CT scans", ("MR",): "MR scans"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +184,7 @@ def study_html(content: StudyContent) -> str:
         calibration_levels=calibration_levels,
         phantom=content.phantom,
         kind=_KINDS[content.kind],
-        called=_CALLED[content.modality],
+        called=_CALLED.get(content.modalities, "images"),
         known_of_participants=_known_of_participants(content.participants),
         region=_region_sentence(content),
         prior=_prior_sentence(content),
@@ -437,8 +443,10 @@ def _counted_rows(column: str, of_class: Mapping[str, Mapping[str, int]], classe
 
 def _region_sentence(content: StudyContent) -> str:
     """Say what was read of an image, and whether a person or the network found the lesion."""
-    if content.modality != "radiograph":
-        return _PLANES.format(modality=content.modality)
+    if len(content.modalities) > 1:
+        return _MIX.format(modalities=named_together(content.modalities))
+    if content.modalities != ("radiograph",):
+        return _PLANES.format(modality=content.modalities[0])
     sentences = _SECOND_LOOKS if content.settings.get("preparation.second_look") else _REGIONS
     return sentences.get(content.metrics.get("roi", "none"), "")
 

@@ -216,7 +216,7 @@ class Seen:
     """A batch of changed planes, on the device of the store; all of length (planes,) but `images`."""
 
     planes: Tensor
-    """(planes, channels, size, size), channels last."""
+    """(planes, channels, size, size), channels last; of a mix those of the modality behind those of the image."""
     lesions: Tensor
     """(planes, 1, size, size), 1 in the lesion."""
     marked: Tensor
@@ -239,10 +239,13 @@ def see(
 ) -> Seen:
     """Draw looks at images of a store and what changes in them, and cut the planes; arguments as of the parts."""
     looks = draw_looks(images, store, settings, rng)
-    canvas, device = store.canvases.shape[-1], store.canvases.device
+    canvas, device = store.canvases.shape[-1], store.device
     changes = draw_changes(looks.kinds, size=store.size, canvas=canvas, settings=settings, generator=generator)
-    places = looks.canvases.to(device)
-    planes, lesions = apply_changes(store.canvases[places], store.lesions[places], changes.to(device))
+    planes, lesions = apply_changes(*store.at(looks.canvases), changes.to(device))
+    if store.indicators is not None:
+        # Behind all changes: what a plane is of does not change with them.
+        told = store.indicators[looks.images].to(device)[:, :, None, None]
+        planes = torch.cat([planes, told.expand(-1, -1, store.size, store.size)], dim=1)
     return Seen(
         planes=planes.contiguous(memory_format=torch.channels_last),
         lesions=lesions,

@@ -25,6 +25,7 @@ from osteoscope.storage import write_bytes, write_json
 from osteoscope.training.checkpoint import remove_checkpoints
 from osteoscope.training.export import export_member, member_is_whole
 from osteoscope.training.fit import FitPlan, fit
+from osteoscope.training.mixed import load_mixed
 from osteoscope.training.planes import load_cases
 from osteoscope.training.run_folder import read_run
 from osteoscope.training.volumes import load_volumes
@@ -198,6 +199,8 @@ def _parts(folds: Folds, config: Config, folder: Path) -> Iterator[_Part]:
 
 
 def _load(cases: Sequence[Case], preparation: PreparationConfig) -> CaseStore:
+    if preparation.modalities:
+        return load_mixed(cases, preparation)
     if preparation.volume is not None:
         return load_volumes(cases, preparation.volume)
     return load_cases(cases, preparation)
@@ -301,7 +304,7 @@ def _do_fold(
             np.stack([encoder.encode(age=c.age, sex=c.sex, site=c.site, level=c.level) for c in cases])
         )
     stream = (config.training.seed, part.number)
-    classes, channels = int(store.labels.max()) + 1, store.planes.canvases.shape[1]
+    classes, (channels, _, _) = int(store.labels.max()) + 1, config.preparation.plane_shape(cases[0].images[0].modality)
     network = _build(
         config, classes=classes, covariates=encoder.size if encoder else 0, channels=channels, stream=stream
     )
@@ -322,7 +325,7 @@ def _do_fold(
     parity = export_member(
         network,
         part.folder / MEMBER_FOLDER,
-        planes=two_planes(prepare_case(training[0], config.preparation)),
+        planes=two_planes(prepare_case(max(training, key=_modalities), config.preparation)),
         covariates=None if covariates is None else covariates[0].numpy(),
     )
     # Always the same, so that a run that goes on later ends with the same bytes.
@@ -338,11 +341,21 @@ def _do_fold(
     _write_outcome(part, explained, history, asdict(parity), encoder, differences)
 
 
+def _modalities(case: Case) -> int:
+    return len({image.modality for image in case.images})
+
+
 def _build(config: Config, *, classes: int, covariates: int, channels: int, stream: tuple[int, ...]) -> TumourNetwork:
     """Build a fold's network; its first weights depend on the stream alone."""
     with torch.random.fork_rng():
         torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]))
-        return TumourNetwork(config.network, classes=classes, covariates=covariates, in_channels=channels)
+        return TumourNetwork(
+            config.network,
+            classes=classes,
+            covariates=covariates,
+            in_channels=channels,
+            modalities=len(config.preparation.modalities),
+        )
 
 
 def _difference(network: TumourNetwork, planes: NDArray[np.float32], covariates: NDArray[np.float32] | None) -> float:

@@ -116,9 +116,9 @@ def fit(
     rare class is not drowned. Where lesions are annotated, the class is learnt from their regions alone; from whole
     images the network learns where they are (`lesion_loss`), and from other parts of them what is none
     (`presence_loss`). Of a volume the class is learnt from the planes that show the lesion, and from the others what is
-    none. With a rehearsal, auxiliary images lie beside the cases in every step, every look but those elsewhere is
-    judged by itself, and the classes are kinds among their kinds. No labelled patient outside of `plan.cases` is
-    looked at; nothing is selected by results.
+    none; of several modalities, from all of them in one bag. With a rehearsal, auxiliary images lie beside the cases
+    in every step, every look but those elsewhere is judged by itself, and the classes are kinds among their kinds. No
+    labelled patient outside of `plan.cases` is looked at; nothing is selected by results.
 
     Parameters
     ----------
@@ -252,11 +252,11 @@ def _batches(
     """Draw the batches of an epoch: of every training case a few images, each looked at and changed anew."""
     rng, generator = np.random.default_rng(seeds.order), torch.Generator().manual_seed(seeds.changes)
     others = np.random.default_rng(seeds.rehearsed), torch.Generator().manual_seed(seeds.rehearsed_changes)
-    settings, device = plan.settings, planes.canvases.device
+    settings, device = plan.settings, planes.device
     for dealt in np.array_split(_dealt(rng.permutation(plan.cases), plan), steps):
         # Of a handful of patients one may come twice: it is one patient.
         cases = dealt[np.sort(np.unique(dealt, return_index=True)[1])]
-        chosen = [_some(plan.store.images[case], planes.kinds, settings.views_per_patient, rng) for case in cases]
+        chosen = [_some(plan.store.images[case], planes, settings, rng) for case in cases]
         owner_of = dict(
             zip(np.concatenate(chosen), np.repeat(np.arange(len(cases)), list(map(len, chosen))), strict=True)
         )
@@ -290,10 +290,31 @@ def _one_by_one(cases: _Batch, owners: Tensor, rehearsed: Seen, rehearsal: Rehea
     )
 
 
-def _some(images: Tensor, kinds: Tensor, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw some of a case's images; of planes of a volume half show the lesion, as far as there are so many."""
-    drawn = rng.permutation(images.numpy())
-    shown = kinds[drawn].numpy() == Kind.REGION
+def _some(images: Tensor, planes: PlaneStore, settings: TrainingConfig, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw some of a case's images; of planes of a volume half show the lesion, as far as there are so many.
+
+    Of several modalities as many are drawn of each, so that a volume of many planes does not drown a radiograph; or of
+    one of them alone, so that the network learns to do without the others.
+    """
+    drawn, most = rng.permutation(images.numpy()), settings.views_per_patient
+    if planes.indicators is None:
+        return _with_lesion_first(drawn, planes, most)
+    modality_of = planes.indicators[drawn].argmax(dim=1).numpy()
+    present = rng.permutation(np.unique(modality_of))
+    if rng.random() < settings.modality_dropout:
+        present = present[:1]
+    shares = most // len(present) + (np.arange(len(present)) < most % len(present))
+    return np.concatenate(
+        [
+            _with_lesion_first(drawn[modality_of == modality], planes, share)
+            for modality, share in zip(present, shares.tolist(), strict=True)
+        ]
+    )
+
+
+def _with_lesion_first(drawn: NDArray[np.int64], planes: PlaneStore, most: int) -> NDArray[np.int64]:
+    """Take so many of some images in the order drawn, of which half show a lesion, as far as there are so many."""
+    shown = planes.kinds[drawn].numpy() == Kind.REGION
     needed = math.ceil(most / 2)
     first, behind = drawn[shown][:needed], drawn[shown][needed:]
     return np.concatenate([first, drawn[~shown], behind])[:most]

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from osteoscope.imaging.prepare import Square, lesion_on_plane, outline_mask, resample, square_to_read
-from osteoscope.inference.predict import read_pixels
+from osteoscope.inference.predict import lesions_on, read_pixels
+from osteoscope.training import room
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,10 +75,25 @@ class PlaneStore:
     """(images, `SQUARES_ELSEWHERE`) the places of canvases without the lesion, or `NO_REGION` where there are fewer."""
     size: int
     """Rows and columns of the planes that are cut from the canvases."""
+    indicators: Tensor | None = None
+    """(images, modalities) float32, 1 at that of each (`osteoscope.imaging.mixed.indicators`); None where the network
+    reads one modality."""
+    device: torch.device = torch.device("cpu")  # noqa: RUF009  a device is frozen too
+    """Where planes are cut."""
 
     def on(self, device: torch.device) -> PlaneStore:
-        """Move what planes are cut from to the device that computes; places are looked up on the CPU."""
-        return replace(self, canvases=self.canvases.to(device), lesions=self.lesions.to(device))
+        """Cut planes on the device that computes; places are looked up on the CPU.
+
+        What planes are cut from moves there, too, unless it is so much that it lies on disk.
+        """
+        if self.canvases.nbytes + self.lesions.nbytes > room.MOST_IN_MEMORY:
+            return replace(self, device=device)
+        return replace(self, canvases=self.canvases.to(device), lesions=self.lesions.to(device), device=device)
+
+    def at(self, canvases: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the canvases and lesions at some places, which are on the CPU, on the device."""
+        places = canvases.to(self.canvases.device)
+        return self.canvases[places].to(self.device), self.lesions[places].to(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,21 +177,21 @@ class _Places:
 def _canvases(image: CaseImage, preparation: PreparationConfig) -> _OfImage:
     """Prepare one image: what the first look reads, and for a second one the lesion's square and others."""
     pixels = read_pixels(image)
-    shape = (pixels.shape[0], pixels.shape[1])
+    shape, lesions = (pixels.shape[0], pixels.shape[1]), lesions_on(pixels, image)
 
     def canvas(square: Square) -> _Canvas:
-        return _canvas(pixels, square, image, preparation.size)
+        return canvas_of(pixels, square, lesions, preparation.size)
 
     def lesion_square(roi: RegionOfInterest) -> Square:
-        return square_to_read(shape, image.lesions, roi=roi, margin=preparation.margin)
+        return square_to_read(shape, lesions, roi=roi, margin=preparation.margin)
 
     first = canvas(lesion_square(preparation.roi))
-    if not (preparation.second_look and image.lesions):
+    if not (preparation.second_look and lesions):
         return _OfImage(first=first, region=[], elsewhere=[])
     region = lesion_square("outline")
     # From the pixels, so that an image has the same squares in every fold and run.
     rng = np.random.default_rng(int(image.pixel_sha256[:16], 16))
-    squares = squares_elsewhere(pixels, image.lesions, region, rng)
+    squares = squares_elsewhere(pixels, lesions, region, rng)
     return _OfImage(first=first, region=[canvas(region)], elsewhere=[canvas(square) for square in squares])
 
 
@@ -219,8 +235,9 @@ def squares_elsewhere(
     return found
 
 
-def _canvas(pixels: NDArray[np.float32], square: Square, image: CaseImage, size: int) -> _Canvas:
+def canvas_of(pixels: NDArray[np.float32], square: Square, lesions: Sequence[Lesion], size: int) -> _Canvas:
+    """Show a square of a radiograph, and half as much again round it, and its lesions: (canvas, canvas) each."""
     side = canvas_size(size)
     shown = square.scaled(side / size)
-    mask = outline_mask((side, side), [lesion_on_plane(lesion, shown, side) for lesion in image.lesions])
+    mask = outline_mask((side, side), [lesion_on_plane(lesion, shown, side) for lesion in lesions])
     return resample(pixels, shown, side).astype(np.float16), mask.astype(np.uint8)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,14 @@ from osteoscope.bundle.format import INT8_GRAPH, Int8
 from osteoscope.evaluation.calibration import softmax
 from osteoscope.evaluation.metrics import overall_auc
 from osteoscope.inference.engine import MemberEngine
-from osteoscope.inference.predict import Member, predict_case, prepare_case, read_planes
+from osteoscope.inference.predict import (
+    Member,
+    PreparedCase,
+    PreparedMix,
+    predict_case,
+    prepare_case,
+    read_planes,
+)
 from osteoscope.inference.runtimes import INT8_RUNTIME
 from osteoscope.inference.scans import PreparedScans
 from osteoscope.training.export import export_planes
@@ -120,20 +128,30 @@ def calibration_planes(cases: Sequence[Case], preparation: PreparationConfig) ->
     drawn = [cases[place] for place in rng.permutation(len(cases))[:CALIBRATION_PLANES]]
     each = -(-CALIBRATION_PLANES // len(drawn))
     planes: list[NDArray[np.float32]] = []
-    for case in drawn:
-        read = _planes_of(case, preparation)
+    for number, case in enumerate(drawn):
+        if preparation.modalities:
+            # In turn, since a volume has many planes and a radiograph one.
+            present = sorted({image.modality for image in case.images})
+            turn = present[number % len(present)]
+            own = tuple(image for image in case.images if image.modality == turn)
+            read = _planes_of(replace(case, images=own), preparation)
+        else:
+            read = _planes_of(case, preparation)
         planes.extend(read[np.linspace(0, len(read) - 1, min(each, len(read))).round().astype(int)])
     return np.stack(planes[:CALIBRATION_PLANES])
 
 
 def _planes_of(case: Case, preparation: PreparationConfig) -> NDArray[np.float32]:
     prepared = prepare_case(case, preparation)
+    if isinstance(prepared, PreparedMix):
+        parts = (part.cut() if isinstance(part, PreparedScans) else part.planes for part in prepared.parts)
+        return np.concatenate(list(parts))
     if isinstance(prepared, PreparedScans):
         return prepared.cut()
     if not (preparation.second_look and all(image.lesions for image in case.images)):
         return prepared.planes
     marked = prepare_case(case, preparation.given("outline"))
-    squares = [] if isinstance(marked, PreparedScans) or marked.marked is None else marked.marked
+    squares = marked.marked or () if isinstance(marked, PreparedCase) else ()
     return np.concatenate([prepared.planes, prepared.cut([[region.square for region in one] for one in squares])])
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from osteoscope.bundle.format import HEAD_GRAPH, PLANES_GRAPH, WEIGHTS
 from osteoscope.cohort.covariates import CovariateEncoder
 from osteoscope.errors import BundleError
+from osteoscope.imaging.mixed import indicators
 from osteoscope.inference.engine import MemberEngine
 from osteoscope.inference.runtimes import runtimes_here
 from osteoscope.network.classifier import TumourNetwork
@@ -101,7 +102,13 @@ def rebuilt_network(manifest: Manifest, encoder: dict[str, Any] | None, weights:
     channels, _, _ = manifest.plane_shape(manifest.modalities[0])
     covariates = 0 if encoder is None else CovariateEncoder.from_json(encoder).size
     classes = len(manifest.classes)
-    network = TumourNetwork(manifest.network, classes=classes, covariates=covariates, in_channels=channels)
+    network = TumourNetwork(
+        manifest.network,
+        classes=classes,
+        covariates=covariates,
+        in_channels=channels,
+        modalities=len(manifest.preparation.modalities),
+    )
     try:
         network.load_state_dict(load_file(weights))
     # For keys or shapes that do not fit, torch raises a bare RuntimeError.
@@ -122,6 +129,10 @@ def _made_up(manifest: Manifest, member: Member) -> tuple[NDArray[np.float32], N
     waves = np.sin(np.linspace(0, 9, rows))[:, None] * np.cos(np.linspace(0, 7, columns))
     for number in range(_PLANES // 2, _PLANES):
         planes[number] = (planes[number] + np.roll(waves, number * rows // _PLANES, axis=0) + 1) / 3
+    modalities = len(manifest.preparation.modalities)
+    if modalities:
+        told = indicators([number % modalities for number in range(_PLANES)], modalities)
+        planes[:, -modalities:] = told[:, :, None, None]
     if member.covariates is None:
         return planes, None
     size = CovariateEncoder.from_json(member.covariates).size

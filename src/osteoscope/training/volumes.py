@@ -7,19 +7,18 @@ training: all at the least distance that show it.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from osteoscope.imaging.masks import read_mask
+from osteoscope.imaging.mixed import filled
 from osteoscope.imaging.resampling import Rectangle, resample_mask
 from osteoscope.imaging.slices import cut_slices, plan_slices
 from osteoscope.inference.scans import open_scan
-from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, CaseStore, Kind, PlaneStore, canvas_size
+from osteoscope.training.laying import lay_cases
+from osteoscope.training.planes import Kind, canvas_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +29,11 @@ if TYPE_CHECKING:
     from osteoscope.config import VolumeConfig
     from osteoscope.imaging.slices import SlicePlan
     from osteoscope.imaging.volume import Volume
+    from osteoscope.training.planes import CaseStore
 
 LEAST_SHOWN = 0.1
 """Area of the lesion in a plane, as a share of that in the plane with most of it, from which on the plane shows it. One
 with less shows its rim or nothing, and is not kept."""
-
-_AT_ONCE = 4
-"""Volumes that are decoded at a time; each has its mask in memory."""
 
 _PLANES_AT_ONCE = 16
 """Planes of a volume that are cut at a time."""
@@ -45,7 +42,7 @@ _PLANES_AT_ONCE = 16
 def load_volumes(cases: Sequence[Case], config: VolumeConfig) -> CaseStore:
     """Decode and prepare the volumes of labelled cases.
 
-    Each is looked at once to choose its planes, so that all can then be laid into memory that is taken once: 96 pixels,
+    Each is looked at once to choose its planes, so that all can then be laid into room that is taken once: 96 pixels,
     20 planes and 9 channels are 7.5 MB a volume.
 
     Raises
@@ -54,32 +51,10 @@ def load_volumes(cases: Sequence[Case], config: VolumeConfig) -> CaseStore:
         If a volume cannot be read any more, or has changed.
     InputError
         If a mask cannot be read, or does not fit its volume.
+    StorageError
+        If the planes have to be on disk, and there is no room for them.
     """
-    owners = np.repeat(np.arange(len(cases)), [len(case.images) for case in cases])
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        chosen = list(pool.map(lambda image: _chosen(image, config), (i for case in cases for i in case.images)))
-        counts = [len(one.kinds) for one in chosen]
-        ends = np.cumsum([0, *counts]).tolist()
-        side, channels = canvas_size(config.size), len(chosen[0].plan.stacks[0]) * len(chosen[0].plan.windows)
-        canvases = np.empty((ends[-1], channels, side, side), dtype=np.float16)
-        lesions = np.zeros((ends[-1], 1, side, side), dtype=np.uint8)
-        places = [slice(*ends_of_one) for ends_of_one in pairwise(ends)]
-        list(pool.map(lambda one, at: _lay(one, canvases[at], lesions[at]), chosen, places))
-    owner_of_plane = np.repeat(owners, counts)
-    planes = len(canvases)
-    return CaseStore(
-        planes=PlaneStore(
-            canvases=torch.from_numpy(canvases),
-            lesions=torch.from_numpy(lesions),
-            marked=torch.from_numpy(np.repeat([one.mask is not None for one in chosen], counts)),
-            kinds=torch.from_numpy(np.concatenate([one.kinds for one in chosen])),
-            regions=torch.full((planes,), NO_REGION),
-            elsewhere=torch.full((planes, SQUARES_ELSEWHERE), NO_REGION),
-            size=config.size,
-        ),
-        images=tuple(torch.from_numpy(np.flatnonzero(owner_of_plane == case)) for case in range(len(cases))),
-        labels=torch.tensor([case.label for case in cases]),
-    )
+    return lay_cases(cases, lambda image: chosen_planes(image, config), size=config.size)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,8 +69,26 @@ class _Chosen:
     mask: NDArray[np.uint8] | None
     """(planes, side, side), 1 in the lesion; None where none is outlined within what is read."""
 
+    @property
+    def is_marked(self) -> bool:
+        return self.mask is not None
 
-def _chosen(image: CaseImage, config: VolumeConfig) -> _Chosen:
+    @property
+    def channels(self) -> int:
+        return len(self.plan.stacks[0]) * len(self.plan.windows)
+
+    def lay(self, canvases: NDArray[np.float16], lesions: NDArray[np.uint8]) -> None:
+        """Decode the planes, a few at a time."""
+        for start in range(0, len(canvases), _PLANES_AT_ONCE):
+            some = range(start, min(start + _PLANES_AT_ONCE, len(canvases)))
+            cut = cut_slices(self.volume, self.plan, some)
+            canvases[some.start : some.stop] = filled(cut, canvases.shape[1])
+        if self.mask is not None:
+            lesions[:, 0] = self.mask
+
+
+def chosen_planes(image: CaseImage, config: VolumeConfig) -> _Chosen:
+    """Choose which planes of a CT or MR are kept for training; errors are those of `load_volumes`."""
     volume = open_scan(image)
     if image.mask is not None:
         # All at the least distance: which of them show the lesion is seen then.
@@ -146,12 +139,3 @@ def _on_canvases(mask: NDArray[np.bool_], plan: SlicePlan) -> NDArray[np.uint8]:
     """Carry a mask of the volume to the planes of a plan: 1 in the lesion."""
     shape = (plan.size, plan.size)
     return np.stack([resample_mask(mask[plane], plan.rectangle, shape) for plane in plan.planes]).astype(np.uint8)
-
-
-def _lay(one: _Chosen, canvases: NDArray[np.float16], lesions: NDArray[np.uint8]) -> None:
-    """Decode a volume's planes into their place, a few at a time."""
-    for start in range(0, len(canvases), _PLANES_AT_ONCE):
-        some = range(start, min(start + _PLANES_AT_ONCE, len(canvases)))
-        canvases[some.start : some.stop] = cut_slices(one.volume, one.plan, some)
-    if one.mask is not None:
-        lesions[:, 0] = one.mask

@@ -272,7 +272,7 @@ def _report(
     by_patient: Predictions,
     truth: BesideTruth | None,
 ) -> None:
-    from osteoscope.cohort.table import modality_of
+    from osteoscope.cohort.table import modalities_of
     from osteoscope.report import assemble
     from osteoscope.report.content import StudyContent
     from osteoscope.report.study import study_html
@@ -307,7 +307,7 @@ def _report(
         classes=cohort.classes,
         slugs=cohort.slugs,
         metrics=metrics,
-        modality=modality_of(cohort),
+        modalities=modalities_of(cohort),
         phantom=assemble.shows_phantoms(cohort),
         model_name=network_name(manifest.network),
         participants=assemble.participants(cohort),

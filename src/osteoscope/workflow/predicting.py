@@ -150,6 +150,7 @@ def predict(
     site: str | None = None,
     level: str | None = None,
     modality: Literal["CT", "MR"] | None = None,
+    one_patient: bool = False,
     research: bool = False,
     threads: int | None = None,
     jobs: int = JOBS,
@@ -174,6 +175,9 @@ def predict(
         Of the patient: in years, and as `osteoscope.cohort.covariates` has them; None where it is not known.
     modality
         Of files that do not say theirs, as NIfTI does not; None to conclude it.
+    one_patient
+        Whether all that is named is of one patient, and judged together: what lies in several studies, and files that
+        do not say their study.
     research
         Whether what is outside of the bundle's scope is shown, too, and marked as such.
     threads
@@ -201,7 +205,7 @@ def predict(
     from osteoscope.bundle.load import load_bundle
     from osteoscope.inference.pipeline import several_at_once
     from osteoscope.inference.predictor import load_predictor
-    from osteoscope.inference.scope import studies_of
+    from osteoscope.inference.scope import of_one_patient, studies_of
     from osteoscope.inference.study import Told
     from osteoscope.workflow.prediction_files import Question
 
@@ -218,6 +222,8 @@ def predict(
         loading = loader.submit(load_predictor, bundle, threads=threads, precision=precision)
         opened, name = _opened(paths, output, modality, stack, say)
         studies = studies_of(opened)
+        if one_patient and studies:
+            studies = (of_one_patient(studies),)
         _refuse_several(studies, question)
         work = functools.partial(_predict_study, question=question, predictor=loading.result(), output=output)
         table.begin(study.name for study in studies)

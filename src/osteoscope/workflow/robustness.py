@@ -123,9 +123,10 @@ def _checked_names(disturbances: Sequence[str]) -> tuple[str, ...]:
 
 def _refuse_scans(bundle: Bundle) -> None:
     if bundle.manifest.preparation.volume is not None:
+        read = " and ".join(bundle.manifest.modalities)
         raise ConfigError(
-            f"expected a bundle that reads radiographs, found one for {' and '.join(bundle.manifest.modalities)}: the "
-            "disturbances are those of a radiograph",
+            f"expected a bundle that reads radiographs alone, found one for {read}: the disturbances are those of a "
+            "radiograph",
             path=bundle.folder,
             remedy="measure it with osteoscope evaluate, on a cohort of each site or scanner",
         )

@@ -355,15 +355,20 @@ def check_modality(cohort: Cohort, preparation: PreparationConfig) -> None:
     Raises
     ------
     CohortError
-        If the cohort holds several modalities, phantoms beside others, or images of another kind than are read.
+        If the cohort holds phantoms beside others, or other modalities than are read.
     """
-    from osteoscope.cohort.table import modality_of
+    from osteoscope.cohort.table import modalities_of
 
-    found = modality_of(cohort)
-    read = ("radiograph",) if preparation.volume is None else ("CT", "MR")
-    if found not in read:
+    found, held, mix = modalities_of(cohort), " and ".join(modalities_of(cohort)), preparation.modalities
+    if mix:
+        field, read, fits = "modalities", " and ".join(mix), found == mix
+    elif preparation.volume is None:
+        field, read, fits = "volume", "radiograph", found == ("radiograph",)
+    else:
+        field, read, fits = "volume", "CT or MR", found in {("CT",), ("MR",)}
+    if not fits:
         raise CohortError(
-            f"the settings (preparation.volume) are for {' and '.join(read)} images, the cohort holds {found} images",
+            f"the settings (preparation.{field}) are for {read} images, the cohort holds {held} images",
             remedy="leave --config out, so that the settings follow the cohort, or take another cohort",
         )
 
@@ -387,7 +392,8 @@ def flat_settings(**groups: Any) -> dict[str, object]:
     flat: dict[str, object] = {}
     for group, model in groups.items():
         of_scans = group == "preparation" and model.volume is not None
-        for name, value in model.model_dump(mode="json", include={"volume"} if of_scans else None).items():
+        kept = {"volume", "modalities"} if of_scans else None
+        for name, value in model.model_dump(mode="json", include=kept).items():
             if isinstance(value, dict):
                 flat.update({f"{name}.{inner}": item for inner, item in value.items()})
             else:
@@ -404,8 +410,9 @@ def study_warnings(cohort: Cohort, preparation: PreparationConfig) -> tuple[str,
             "which makes figures look better and intervals narrower than they are."
         )
     if preparation.volume is not None and len(cohort.auxiliary_rows):
+        left, read = ("images", "a mix") if preparation.modalities else ("scans", "CT and MR")
         warnings.append(
-            f"{len(cohort.auxiliary_rows)} scans outside of the classes were left aside: of CT and MR, those of the "
+            f"{len(cohort.auxiliary_rows)} {left} outside of the classes were left aside: of {read}, those of the "
             "classes alone teach."
         )
     if preparation.annotation != "none":

@@ -72,9 +72,9 @@ def training_config(
     Parameters
     ----------
     cohort_folder
-        Of the cohort. Its modality decides how images are read; where lesions are annotated in radiographs, a network
-        that reads whole images learns to find them, and looks at what it finds again; where they are outlined in scans,
-        it lets the places that it holds to be lesion speak louder.
+        Of the cohort. Its modalities decide how images are read; where lesions are annotated in radiographs alone, a
+        network that reads whole images learns to find them, and looks at what it finds again; where they are outlined
+        in scans, or in a mix, it lets the places that it holds to be lesion speak louder.
     file
         All settings, as TOML; nothing else may then be given.
     preset, network, covariates, seed, folds, split
@@ -89,8 +89,7 @@ def training_config(
     Raises
     ------
     ConfigError, CohortError
-        If the file or the cohort cannot be read or holds images of several modalities, or a file and something else
-        are given.
+        If the file or the cohort cannot be read, or a file and something else are given.
     """
     from osteoscope.config import preset_config, read_config
 
@@ -105,15 +104,16 @@ def training_config(
             )
         return read_config(file)
     require("pandas", "pyarrow")
-    from osteoscope.cohort.table import modality_of, read_cohort
+    from osteoscope.cohort.table import modalities_of, read_cohort
 
     cohort = read_cohort(cohort_folder, images=images)
-    modality = modality_of(cohort)
-    of_scans = modality != "radiograph"
-    annotated = bool((cohort.frame["mask"].notna() if of_scans else cohort.frame["lesions"] != "[]").any())
+    modalities = modalities_of(cohort)
+    of_scans, radiographs = modalities != ("radiograph",), cohort.frame["modality"] == "radiograph"
+    outlined = cohort.frame["lesions"].ne("[]").where(radiographs, cohort.frame["mask"].notna())
+    annotated = bool(outlined.any())
     return preset_config(
         preset or "standard",
-        modality=modality,
+        modality=modalities if len(modalities) > 1 else modalities[0],
         network=network or "optimised",
         roi=roi or "none",
         second_look=annotated and not of_scans and roi in {None, "none"},
@@ -268,6 +268,12 @@ def _folds(cases: Sequence[Case], settings: TrainingConfig, classes: Sequence[st
 
     if settings.split == "patients":
         return make_folds(cases, folds=settings.folds, repeats=settings.repeats, seed=settings.seed, classes=classes)
+    modalities = sorted({image.modality for case in cases for image in case.images})
+    if settings.split == "looks" and len(modalities) > 1:
+        raise ConfigError(
+            f"folds by looks need images of one modality, the cohort holds {' and '.join(modalities)} images",
+            remedy="take --split patients or sites, or a cohort of each modality",
+        )
     # The groups do not follow the seed, so that runs with several seeds are on the same folds.
     groups = site_groups(cases) if settings.split == "sites" else look_groups(cases)
     return leave_groups_out(cases, groups, seed=settings.seed, classes=classes)
@@ -292,14 +298,15 @@ def _start(config: Config, weights: Path | None) -> Start | None:
 
 
 def _teachers(cohort: Cohort, audited: AuditedCohort, config: Config) -> list[Auxiliary]:
-    """Choose the auxiliary images to learn from; none where the settings leave that out, and none of CT or MR."""
+    """Choose the auxiliary images to learn from: radiographs, and none where the settings leave that out."""
     from osteoscope.cohort.table import auxiliary
     from osteoscope.training.auxiliary import teachers
 
     if config.auxiliary.looks == 0 or config.preparation.volume is not None:
         return []
     needs_lesion = config.preparation.roi != "none"
-    return teachers(auxiliary(cohort), twins=audited.audit.auxiliary_twins, needs_lesion=needs_lesion)
+    radiographs = [one for one in auxiliary(cohort) if one.image.modality == "radiograph"]
+    return teachers(radiographs, twins=audited.audit.auxiliary_twins, needs_lesion=needs_lesion)
 
 
 def _auxiliary_facts(output: Path) -> dict[str, Any]:
@@ -429,7 +436,7 @@ def _report_run(
     study: _RunStudy, output: Path, *, metrics: dict[str, Any], by_patient: Predictions, besides: tuple[Beside, ...]
 ) -> None:
     """Write the pages of the cases, and the report that links to them."""
-    from osteoscope.cohort.table import modality_of
+    from osteoscope.cohort.table import modalities_of
     from osteoscope.report import assemble
     from osteoscope.report.content import StudyContent
     from osteoscope.report.study import study_html
@@ -456,7 +463,7 @@ def _report_run(
         classes=cohort.classes,
         slugs=cohort.slugs,
         metrics=metrics,
-        modality=modality_of(cohort),
+        modalities=modalities_of(cohort),
         phantom=assemble.shows_phantoms(cohort),
         model_name=network_name(config.network),
         beside=besides,

@@ -283,13 +283,9 @@ def _localised(
     from osteoscope.imaging.resampling import resample_mask
     from osteoscope.imaging.slices import cut_slices, without_neighbours
     from osteoscope.inference.evidence import on_pixels
-    from osteoscope.inference.predict import prepare_case
     from osteoscope.inference.scans import PreparedScans
 
-    prepared = prepare_case(phantom.case, preparation)
-    if not isinstance(prepared, PreparedScans):
-        msg = "expected a preparation of CT, got one of radiographs"
-        raise ValueError(msg)
+    prepared = PreparedScans.of_case(phantom.case, preparation)
     volume, plan = prepared.volumes[0], prepared.plans[0]
     told = _discriminative(phantom, volume)
     looks = explained.prediction.images[0].looks
@@ -465,11 +461,7 @@ def _read_again(predictor: Predictor, phantom: Phantom, volume: Volume) -> Expla
     from osteoscope.inference.predict import predict_case
     from osteoscope.inference.scans import PreparedScans
 
-    config = predictor.preparation.volume
-    if config is None:
-        msg = "expected a bundle that reads CT, got one of radiographs"
-        raise ValueError(msg)
-    return predict_case(phantom.case, PreparedScans.of([volume], config), predictor.members)
+    return predict_case(phantom.case, PreparedScans.of([volume], predictor.preparation), predictor.members)
 
 
 # All of it ------------------------------------------------------------------------------------------------------------

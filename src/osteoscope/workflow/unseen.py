@@ -33,17 +33,18 @@ def check_images(bundle: Bundle, cohort: Cohort) -> None:
     Raises
     ------
     CohortError
-        If the cohort holds such images, several modalities, or phantoms beside others.
+        If the cohort holds such images, or phantoms beside others.
     """
-    from osteoscope.cohort.table import modality_of
+    from osteoscope.cohort.table import modalities_of
 
-    manifest, found = bundle.manifest, modality_of(cohort)
-    if found not in manifest.modalities:
+    manifest, found = bundle.manifest, modalities_of(cohort)
+    if not set(found) <= set(manifest.modalities):
         raise CohortError(
-            f"the bundle reads {' and '.join(manifest.modalities)} images, the cohort holds {found} images",
-            remedy="take a bundle that was trained on such images",
+            f"the bundle reads {' and '.join(manifest.modalities)} images, the cohort holds {' and '.join(found)} "
+            "images",
+            remedy="take a bundle that was trained on such images, or a cohort without the others",
         )
-    shown = "phantom" if bool(cohort.frame["phantom"].fillna(False).all()) else "clinical"
+    shown = "phantom" if bool(cohort.frame["phantom"].fillna(False).any()) else "clinical"
     if shown != manifest.provenance:
         raise CohortError(
             f"the bundle learnt from {_SHOWN[manifest.provenance]}, the cohort holds {_SHOWN[shown]}",
