@@ -100,7 +100,29 @@ def test_ages_without_a_spread_do_not_divide_by_zero(ages: list[float | None]) -
     assert_array_equal(vector, [15.0 if ages[0] is None else 1.0, 0])
 
 
+def test_of_thirty_ages_and_more_the_line_may_bend_at_their_thirds() -> None:
+    """Ages 1 to 31: thirds at 11 and 21; beyond them 20 x 21 / 2 = 210 and 10 x 11 / 2 = 55 years, over 31 patients."""
+    encoder = CovariateEncoder.fit(cases_of([float(age) for age in range(1, 32)]), ["age", "sex"])
+    sd = np.sqrt((31**2 - 1) / 12)
+    assert encoder.size == 6
+    assert_allclose(encoder.age_knots, [(11, 210 / 31), (21, 55 / 31)])
+    for age, beyond in [(5, (0, 0)), (15, (4, 0)), (30, (19, 9))]:
+        expected = [(age - 16) / sd, 0, (beyond[0] - 210 / 31) / sd, (beyond[1] - 55 / 31) / sd, 1, 0]
+        assert_allclose(encoder.encode(age=age, sex="F"), expected, rtol=1e-5)
+    # A patient of whom it is not known is taken as the mean one in all of it.
+    assert_array_equal(encoder.encode(sex="M"), [0, 1, 0, 0, 0, 1])
+    assert CovariateEncoder.fit(cases_of([float(age) for age in range(1, 30)]), ["age"]).size == 2
+
+
+def test_there_is_no_knot_beyond_which_nobody_is() -> None:
+    encoder = CovariateEncoder.fit(cases_of([10.0] * 12 + [20.0] * 20), ["age"])
+    # Both thirds lie at one of two ages, and beyond the higher one there is nothing.
+    assert_allclose(encoder.age_knots, [(10, 20 * 10 / 32)])
+
+
 def test_an_encoder_survives_json(training_cases: list[Case]) -> None:
+    encoder = CovariateEncoder.fit(cases_of([float(age) for age in range(40)]), ["age"])
+    assert CovariateEncoder.from_json(json.loads(json.dumps(encoder.to_json()))) == encoder
     encoder = CovariateEncoder.fit(training_cases, ["age", "sex", "site"])
     assert CovariateEncoder.from_json(json.loads(json.dumps(encoder.to_json()))) == encoder
 
@@ -114,6 +136,8 @@ def test_an_encoder_survives_json(training_cases: list[Case]) -> None:
         {"age_sd": None},
         {"age_mean": "nan"},
         {"sites": None},
+        {"age_knots": [[30.0]]},
+        {"age_knots": [[30.0, "nan"]]},
     ],
 )
 def test_json_of_another_shape_is_refused(training_cases: list[Case], changed: dict[str, Any]) -> None:

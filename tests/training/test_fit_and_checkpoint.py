@@ -192,6 +192,27 @@ def test_regions_and_images_without_one_are_in_their_cases_bag_and_every_case_is
     assert sorted(bags) == [1, 3, 4, 6, 7]
 
 
+def test_of_as_many_patients_as_asked_nothing_but_the_images_is_told(tmp_path: Path) -> None:
+    store = tiny_store(cases=40)
+    plan = FitPlan(
+        store=store,
+        cases=np.arange(40),
+        covariates=torch.arange(40.0)[:, None],
+        unknown=torch.tensor([-1.0]),
+        classes=2,
+        settings=TrainingConfig(epochs=10, batch_size=20, views_per_patient=1, covariate_dropout=0.3),
+        stream=(0, 0),
+    )
+    recorder = Recorder()
+    with deterministic(1):
+        fabric = choose_device("32-true", 1).fabric()
+        fit(cast("TumourNetwork", recorder), plan, fabric=fabric, folder=tmp_path, watcher=Silent().epoch_done)
+    told = torch.cat([covariates[:, 0] for _, covariates in recorder.asked])
+    # 400 draws of 0.3: a standard deviation of 9.
+    assert abs(int((told == -1).sum()) - 120) < 5 * 9
+    assert set(told[told >= 0].tolist()) == set(range(40))
+
+
 def test_half_of_the_planes_of_a_volume_that_are_read_in_a_step_show_the_lesion_and_they_alone_speak(
     tmp_path: Path,
 ) -> None:

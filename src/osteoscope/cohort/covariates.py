@@ -24,6 +24,12 @@ SITE_SEPARATOR = "+"
 
 _NAMES = ("age", "sex", "site", "level")
 
+FEWEST_FOR_KNOTS = 30
+"""Known ages from which on age may bend: a class that is neither the younger nor the older one is told apart then."""
+
+_KNOTS = (1 / 3, 2 / 3)
+"""Quantiles of the training cases' ages."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CovariateEncoder:
@@ -32,13 +38,16 @@ class CovariateEncoder:
     Parameters
     ----------
     names
-        What is encoded. ``age``: standardised, and 1 where it is missing. ``sex``: 1 for F, 1 for M, both 0 where
-        missing. ``site``: 1 for each site of the training cases that is named, and 1 where none of them is. ``level``:
-        the same of levels of the spine.
+        What is encoded. ``age``: standardised, 1 where it is missing, and for each knot the years beyond it, less their
+        mean, in standard deviations: so a weight of each makes a line that bends at the knots. ``sex``: 1 for F, 1 for
+        M, both 0 where missing. ``site``: 1 for each site of the training cases that is named, and 1 where none of them
+        is. ``level``: the same of levels of the spine.
     age_mean, age_sd
         Mean and standard deviation of the known ages of the training cases, in years.
     sites, levels
         Those of the training cases, sorted.
+    age_knots
+        Ages at which the line may bend, and the mean over the training cases of the years beyond each.
 
     Raises
     ------
@@ -51,6 +60,7 @@ class CovariateEncoder:
     age_sd: float
     sites: tuple[str, ...]
     levels: tuple[str, ...] = ()
+    age_knots: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names) or not set(self.names) <= set(_NAMES):
@@ -58,6 +68,9 @@ class CovariateEncoder:
             raise ValueError(msg)
         if not (math.isfinite(self.age_mean) and math.isfinite(self.age_sd) and self.age_sd > 0):
             msg = f"expected a finite mean age and a positive standard deviation, got {self.age_mean}, {self.age_sd}"
+            raise ValueError(msg)
+        if not all(len(knot) == 2 and all(map(math.isfinite, knot)) for knot in self.age_knots):
+            msg = f"expected pairs of finite numbers as knots, got {self.age_knots}"
             raise ValueError(msg)
 
     @classmethod
@@ -72,12 +85,13 @@ class CovariateEncoder:
             age_sd=float(np.std(ages)) or 1.0 if ages else 1.0,
             sites=_named(case.site for case in known),
             levels=_named(case.level for case in known),
+            age_knots=_knots(ages),
         )
 
     @property
     def size(self) -> int:
         """Length of the vector; 0 where nothing is encoded."""
-        sizes = {"age": 2, "sex": 2, "site": len(self.sites) + 1, "level": len(self.levels) + 1}
+        sizes = {"age": 2 + len(self.age_knots), "sex": 2, "site": len(self.sites) + 1, "level": len(self.levels) + 1}
         return sum(sizes[name] for name in self.names)
 
     def encode(
@@ -117,11 +131,12 @@ class CovariateEncoder:
 
     def _encode_age(self, age: float | None) -> list[float]:
         if age is None or math.isnan(age):
-            return [0.0, 1.0]
+            return [0.0, 1.0, *(0.0 for _ in self.age_knots)]
         if math.isinf(age):
             msg = f"expected an age in years, got {age}"
             raise ValueError(msg)
-        return [(age - self.age_mean) / self.age_sd, 0.0]
+        beyond = ((max(0.0, age - knot) - mean) / self.age_sd for knot, mean in self.age_knots)
+        return [(age - self.age_mean) / self.age_sd, 0.0, *beyond]
 
     def to_json(self) -> dict[str, Any]:
         """Give the encoder as a value that JSON can hold."""
@@ -131,6 +146,7 @@ class CovariateEncoder:
             "age_sd": self.age_sd,
             "sites": list(self.sites),
             "levels": list(self.levels),
+            "age_knots": [list(knot) for knot in self.age_knots],
         }
 
     @classmethod
@@ -147,10 +163,28 @@ class CovariateEncoder:
             # An encoder of before there were levels has none.
             levels = tuple(map(str, value.get("levels", ())))
             mean, sd = float(value["age_mean"]), float(value["age_sd"])
+            # Nor does one of before age could bend have knots.
+            knots = tuple((float(knot), float(beyond)) for knot, beyond in value.get("age_knots", ()))
         except (KeyError, TypeError) as error:
             msg = f"expected a covariate encoder with names, age_mean, age_sd and sites, got {value!r}"
             raise ValueError(msg) from error
-        return cls(names=cast("tuple[Covariate, ...]", names), age_mean=mean, age_sd=sd, sites=sites, levels=levels)
+        return cls(
+            names=cast("tuple[Covariate, ...]", names),
+            age_mean=mean,
+            age_sd=sd,
+            sites=sites,
+            levels=levels,
+            age_knots=knots,
+        )
+
+
+def _knots(ages: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    """Find where age may bend, and the mean of the years beyond; nowhere where there are few ages."""
+    if len(ages) < FEWEST_FOR_KNOTS:
+        return ()
+    places = sorted(set(np.quantile(ages, _KNOTS).tolist()))
+    # Beyond the highest age there is nothing.
+    return tuple((place, float(np.maximum(0, np.array(ages) - place).mean())) for place in places if place < max(ages))
 
 
 def _encode_sex(sex: str | None) -> list[float]:

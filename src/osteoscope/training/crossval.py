@@ -23,6 +23,7 @@ from osteoscope.network.classifier import TumourNetwork
 from osteoscope.network.gradcam import difference_through_weights
 from osteoscope.storage import write_bytes, write_json
 from osteoscope.training.checkpoint import remove_checkpoints
+from osteoscope.training.clinical import teach_covariates
 from osteoscope.training.export import export_member, member_is_whole
 from osteoscope.training.fit import FitPlan, fit
 from osteoscope.training.mixed import load_mixed
@@ -303,6 +304,7 @@ def _do_fold(
         covariates = torch.from_numpy(
             np.stack([encoder.encode(age=c.age, sex=c.sex, site=c.site, level=c.level) for c in cases])
         )
+    trained = np.flatnonzero([case.patient not in part.tested for case in cases])
     stream = (config.training.seed, part.number)
     classes, (channels, _, _) = int(store.labels.max()) + 1, config.preparation.plane_shape(cases[0].images[0].modality)
     network = _build(
@@ -310,10 +312,13 @@ def _do_fold(
     )
     if start is not None:
         start.teach(network.encoder)
+    if covariates is not None:
+        teach_covariates(network.head, covariates[trained], store.labels[trained])
     plan = FitPlan(
         store=store,
-        cases=np.flatnonzero([case.patient not in part.tested for case in cases]),
+        cases=trained,
         covariates=covariates,
+        unknown=None if encoder is None else torch.from_numpy(encoder.encode()),
         classes=classes,
         settings=config.training,
         stream=stream,

@@ -56,6 +56,8 @@ class FitPlan:
     settings: TrainingConfig
     stream: tuple[int, ...]
     """What the random numbers are seeded from: the run's seed and the fold."""
+    unknown: Tensor | None = None
+    """(covariates,) of a patient of whom none is known; None where they are always told."""
     rehearsal: Rehearsal | None = None
     """What is learnt from beside the cases; None where nothing is."""
     checkpoint_every: int = 5
@@ -267,7 +269,7 @@ def _batches(
             seen=seen,
             membership=((owners[None, :] == torch.arange(len(cases))[:, None]) & seen.speak).to(device),
             labels=plan.store.labels[cases].to(device),
-            covariates=None if plan.covariates is None else plan.covariates[cases].to(device),
+            covariates=None if plan.covariates is None else _told(plan.covariates[cases], plan, rng).to(device),
             answers=None,
         )
         if rehearsal is None:
@@ -275,6 +277,14 @@ def _batches(
         else:
             rehearsed = rehearsal.see(len(images), rng=others[0], generator=others[1])
             yield _one_by_one(batch, owners, rehearsed, rehearsal, classes=plan.classes)
+
+
+def _told(covariates: Tensor, plan: FitPlan, rng: np.random.Generator) -> Tensor:
+    """Tell of some of the patients, (patients, covariates), nothing."""
+    if plan.unknown is None:
+        return covariates
+    silent = torch.from_numpy(rng.random(len(covariates)) < plan.settings.covariate_dropout)
+    return torch.where(silent[:, None], plan.unknown, covariates)
 
 
 def _one_by_one(cases: _Batch, owners: Tensor, rehearsed: Seen, rehearsal: Rehearsal, *, classes: int) -> _Batch:
