@@ -73,7 +73,13 @@ main()
 
 
 def test_covariates_on_the_command_line_are_those_of_the_settings() -> None:
-    assert {name.value for name in CovariateName} == set(get_args(Covariate))
+    assert {name.value for name in CovariateName} == {*get_args(Covariate), "none"}
+
+
+def test_no_covariate_cannot_be_named_beside_one(tmp_path: Path) -> None:
+    done = run("train", tmp_path, "-o", tmp_path / "run", "--covariate", "none", "--covariate", "age")
+    assert done.returncode == 2
+    assert "none cannot be named beside others" in done.stderr
 
 
 def test_a_cohort_is_summed_up_for_people_and_for_machines(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from osteoscope.cohort.covariates import CovariateEncoder
+from osteoscope.cohort.covariates import CovariateEncoder, recorded_covariates
 from osteoscope.cohort.table import Case
 
 if TYPE_CHECKING:
@@ -118,6 +118,24 @@ def test_there_is_no_knot_beyond_which_nobody_is() -> None:
     encoder = CovariateEncoder.fit(cases_of([10.0] * 12 + [20.0] * 20), ["age"])
     # Both thirds lie at one of two ages, and beyond the higher one there is nothing.
     assert_allclose(encoder.age_knots, [(10, 20 * 10 / 32)])
+
+
+def test_networks_are_told_by_default_what_is_known_of_four_in_five_of_each_class() -> None:
+    def patient(number: int, label: int) -> Case:
+        """Of nine in ten the age, of four in five the site; the sex of class 0 alone, the level of nobody."""
+        return Case(
+            patient=f"P-{label}-{number}",
+            label=label,
+            images=(),
+            age=None if number == 0 else 20.0,
+            site=None if number < 2 else "femur",
+            sex="F" if label == 0 else None,
+        )
+
+    cases = [patient(number, label) for label in (0, 1) for number in range(10)]
+    assert recorded_covariates(cases) == ("age", "site")
+    assert recorded_covariates(case for case in cases if case.label == 0) == ("age", "sex", "site")
+    assert recorded_covariates([]) == ()
 
 
 def test_an_encoder_survives_json(training_cases: list[Case]) -> None:

@@ -177,6 +177,35 @@ def test_what_is_known_of_the_patient_is_read(radiograph_bundle: Path, tmp_path:
     assert len(set(shares)) == 3
 
 
+def film(path: Path, study: str, **header: Any) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    stored = np.random.default_rng(1).integers(500, 3000, (60, 48)).astype(np.uint16)
+    return write_dicom(path, stored, "DX", StudyInstanceUID=study, **header)
+
+
+def test_the_age_in_the_header_is_read_unless_another_is_told(radiograph_bundle: Path, tmp_path: Path) -> None:
+    shares = {}
+    for number, (header, told) in enumerate([("070Y", None), ("020Y", 70), (None, 70), ("020Y", None), (None, None)]):
+        path = film(tmp_path / f"{number}.dcm", f"1.2.{number}", **({} if header is None else {"PatientAge": header}))
+        row = workflow.predict(radiograph_bundle, [path], tmp_path / "out", age=told, threads=1).rows[0]
+        found = answer(tmp_path / "out", row.study)
+        shares[header, told] = (row.probabilities or {})["osteosarcoma"]
+        # The sex is in the header too, and these networks make nothing of it: nothing is said of it.
+        assert found.covariates == (() if header is None and told is None else ("age",))
+        left_out = "The bundle's networks also judge by the patient's age, not told here."
+        assert (left_out in found.reasons) == (not found.covariates)
+        assert not any("sex" in reason for reason in found.reasons)
+    assert shares["070Y", None] == shares["020Y", 70] == shares[None, 70]
+    assert len(set(shares.values())) == 3
+
+
+def test_ages_that_contradict_each_other_are_not_told(radiograph_bundle: Path, tmp_path: Path) -> None:
+    for number, age in enumerate(["020Y", "070Y"]):
+        film(tmp_path / "study" / f"{number}.dcm", "1.2.3", PatientAge=age, SeriesInstanceUID=f"1.2.3.{number}")
+    (row,) = workflow.predict(radiograph_bundle, [tmp_path / "study"], tmp_path / "out", threads=1).rows
+    assert answer(tmp_path / "out", row.study).covariates == ()
+
+
 def test_what_is_known_of_one_patient_is_not_told_of_several(radiograph_bundle: Path, tmp_path: Path) -> None:
     paths = [picture(tmp_path / "a.png"), picture(tmp_path / "b.png")]
     with pytest.raises(InputError, match="the age of one patient is told, and there are 2 studies"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -12,10 +12,14 @@ from osteoscope.cli.cohort import Accept, Because, accepted_pairs
 from osteoscope.cli.terminal import INTERRUPTED, log, study_lines, summary
 from osteoscope.cli.watching import watching
 
+if TYPE_CHECKING:
+    from osteoscope.config import Covariate
+
 
 class CovariateName(StrEnum):
-    """What else the network can be told."""
+    """What else the network can be told; ``none``: nothing."""
 
+    NONE = "none"
     AGE = "age"
     SEX = "sex"
     SITE = "site"
@@ -47,7 +51,11 @@ def train(
         ),
     ] = None,
     covariate: Annotated[
-        list[CovariateName] | None, typer.Option(help="What else the network is told; repeat it.")
+        list[CovariateName] | None,
+        typer.Option(
+            help="What else the network is told; repeat it. By default what is recorded of nearly all patients of each "
+            "class; none: the images alone."
+        ),
     ] = None,
     beside: Annotated[
         list[Path] | None, typer.Option(help="Another finished run on the same patients to compare with; repeat it.")
@@ -88,7 +96,7 @@ def train(
         preset=preset,
         network=network,
         roi=roi,
-        covariates=[name.value for name in covariate or ()],
+        covariates=_told(covariate),
         seed=seed,
         weights=weights if config is None else None,
         folds=folds,
@@ -115,3 +123,13 @@ def train(
     value = {"run": str(study.folder), "report": str(study.report), "metrics": study.metrics}
     lines = [*study_lines(study.metrics), f"Report: {study.report}", f"Bundle: {study.folder / 'bundle'}"]
     summary(value, lines, as_json=json)
+
+
+def _told(names: list[CovariateName] | None) -> list[Covariate] | None:
+    """Take what the network is told; None where that is left to the cohort."""
+    if names is None:
+        return None
+    told = [cast("Covariate", name.value) for name in names if name is not CovariateName.NONE]
+    if told and len(told) < len(names):
+        raise typer.BadParameter("none cannot be named beside others", param_hint="--covariate")
+    return told

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 SITE_SEPARATOR = "+"
 """Joins the names of the body sites that one image or patient shows, as in ``femur+tibia``."""
 
-_NAMES = ("age", "sex", "site", "level")
+_NAMES: tuple[Covariate, ...] = ("age", "sex", "site", "level")
+
+NEARLY_ALL = 0.8
+"""Share of the patients of each class of whom a covariate is known, from which on networks are told it by default."""
 
 FEWEST_FOR_KNOTS = 30
 """Known ages from which on age may bend: a class that is neither the younger nor the older one is told apart then."""
@@ -185,6 +188,18 @@ def _knots(ages: Sequence[float]) -> tuple[tuple[float, float], ...]:
     places = sorted(set(np.quantile(ages, _KNOTS).tolist()))
     # Beyond the highest age there is nothing.
     return tuple((place, float(np.maximum(0, np.array(ages) - place).mean())) for place in places if place < max(ages))
+
+
+def recorded_covariates(cases: Iterable[Case]) -> tuple[Covariate, ...]:
+    """Name what is known of nearly all patients of each class; whether it is known then tells little of the class."""
+    known = list(cases)
+    classes = [[case for case in known if case.label == label] for label in {case.label for case in known}]
+    return tuple(
+        name
+        for name in _NAMES
+        if classes
+        and all(sum(getattr(case, name) is not None for case in own) >= NEARLY_ALL * len(own) for own in classes)
+    )
 
 
 def _encode_sex(sex: str | None) -> list[float]:

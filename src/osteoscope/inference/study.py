@@ -11,6 +11,7 @@ import numpy as np
 
 from osteoscope.cohort.covariates import split_sites
 from osteoscope.imaging.mixed import named_together
+from osteoscope.imaging.open import patient_of
 from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.engine import PlaneReadings
 from osteoscope.inference.pipeline import made_ahead
@@ -20,7 +21,7 @@ from osteoscope.inference.result import INDETERMINATE, OUT_OF_SCOPE
 from osteoscope.inference.scans import PreparedScans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from osteoscope.bundle.load import Bundle
     from osteoscope.config import Covariate, PreparationConfig
     from osteoscope.imaging.open import Image
+    from osteoscope.imaging.person import Person
     from osteoscope.imaging.resampling import Rectangle
     from osteoscope.imaging.slices import SlicePlan
     from osteoscope.inference.predict import Member, PreparedCase
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What an operator says of a patient; None where nothing is known."""
+    """What is known of a patient; None where it is not."""
 
     age: float | None = None
     """In years."""
@@ -58,6 +60,12 @@ class Told:
             ("level", self.level),
         )
         return tuple(name for name, value in known if value is not None)
+
+    def completed(self, people: Collection[Person], names: Collection[Covariate]) -> Told:
+        """Add what of some names a study's files state, where the operator says nothing of it and the files agree."""
+        open_names = [name for name in ("age", "sex") if name in names and name not in self.names]
+        stated = {name: {getattr(one, name) for one in people} - {None} for name in open_names}
+        return replace(self, **{name: values.pop() for name, values in stated.items() if len(values) == 1})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -216,11 +224,24 @@ def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
     limits = []
     if any(one.values.sha256 in bundle.seen.pixels for one in selection.used):
         limits.append("The bundle learnt from an image of this study, so this says nothing of how it does on others.")
+    limits.extend(_several_patients(selection))
     limits.extend(_missing(selection, bundle.manifest))
     unused = [name for name in told.names if name not in bundle.manifest.network.covariates]
+    untold = [name for name in bundle.manifest.network.covariates if name not in told.names]
+    if untold:
+        limits.append(f"The bundle's networks also judge by the patient's {' and '.join(untold)}, not told here.")
     if unused:
         limits.append(f"The bundle's networks make no use of the patient's {' and '.join(unused)}.")
     return limits
+
+
+def _several_patients(selection: Selection) -> list[str]:
+    """Say if images that are judged together name different patients."""
+    files = [path for one in selection.used if one.image.format == "DICOM" for path in one.image.files[:1]]
+    patients = {patient for path in files if (patient := patient_of(path))}
+    if len(patients) < 2:
+        return []
+    return [f"The images have {len(patients)} different Patient IDs, and were judged as those of one patient."]
 
 
 def _missing(selection: Selection, manifest: Manifest) -> list[str]:

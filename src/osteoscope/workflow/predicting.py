@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from osteoscope.inference.predictor import Predictor
     from osteoscope.inference.result import StudyPrediction
     from osteoscope.inference.scope import Study
+    from osteoscope.inference.study import Told
     from osteoscope.workflow.prediction_files import Question
 
     Watch = Callable[[str, int, int], None]
@@ -314,6 +315,7 @@ def _predict_study(study: Study, stop: Stop, *, question: Question, predictor: P
 
     target = output / study.name
     try:
+        question = replace(question, told=_told(study, question))
         before = _answered(target, question.request(study))
         if before is not None:
             return replace(_row(before), already_done=True)
@@ -334,6 +336,18 @@ def _predict_study(study: Study, stop: Stop, *, question: Question, predictor: P
         raise
     except Exception as error:
         return _refused_row(study, (Refusal.of(error, *study.files),), question)
+
+
+def _told(study: Study, question: Question) -> Told:
+    """Take what the operator says of the patient, and what else the networks are told, from the files' headers."""
+    from osteoscope.imaging.person import person_in
+
+    names = question.bundle.manifest.network.covariates
+    if not {"age", "sex"} & set(names):
+        return question.told
+    # The first file of each image speaks for it.
+    people = {person_in(one.image.files[0]) for one in study.images if one.image.format == "DICOM"}
+    return question.told.completed(people, names)
 
 
 def _keeping_planes(study: Study) -> Study:

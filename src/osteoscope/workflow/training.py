@@ -60,7 +60,7 @@ def training_config(
     preset: Preset | None = None,
     network: NetworkName | None = None,
     roi: RegionOfInterest | None = None,
-    covariates: Sequence[Covariate] = (),
+    covariates: Sequence[Covariate] | None = None,
     weights: Path | None = None,
     seed: int | None = None,
     folds: int | None = None,
@@ -78,7 +78,8 @@ def training_config(
     file
         All settings, as TOML; nothing else may then be given.
     preset, network, covariates, seed, folds, split
-        As `preset_config`; None and () take ``standard``, ``optimised``, no covariates, 0, 5 and ``patients``.
+        As `preset_config`; None takes ``standard``, ``optimised``, the covariates that are recorded of nearly all
+        patients of each class, 0, 5 and ``patients``.
     weights
         File of DenseNet weights that training shall start from, whose hash the settings then hold.
     roi
@@ -94,8 +95,16 @@ def training_config(
     from osteoscope.config import preset_config, read_config
 
     if file is not None:
-        given = {"preset": preset, "network": network, "roi": roi, "seed": seed, "folds": folds, "split": split}
-        doubled = [name for name, value in given.items() if value is not None] + ["covariate"] * bool(covariates)
+        given = {
+            "preset": preset,
+            "network": network,
+            "roi": roi,
+            "covariate": covariates,
+            "seed": seed,
+            "folds": folds,
+            "split": split,
+        }
+        doubled = [name for name, value in given.items() if value is not None]
         if doubled:
             raise ConfigError(
                 f"holds all settings, so --{doubled[0]} cannot be given beside it",
@@ -104,7 +113,8 @@ def training_config(
             )
         return read_config(file)
     require("pandas", "pyarrow")
-    from osteoscope.cohort.table import modalities_of, read_cohort
+    from osteoscope.cohort.covariates import recorded_covariates
+    from osteoscope.cohort.table import cases, modalities_of, read_cohort
 
     cohort = read_cohort(cohort_folder, images=images)
     modalities = modalities_of(cohort)
@@ -119,7 +129,7 @@ def training_config(
         second_look=annotated and not of_scans and roi in {None, "none"},
         # Measured for scans alone, where it brings the evidence to the lesion.
         focus=annotated and of_scans,
-        covariates=tuple(covariates),
+        covariates=recorded_covariates(cases(cohort)) if covariates is None else tuple(covariates),
         pretrained=None if weights is None else sha256_of_input(weights),
         seed=seed or 0,
         folds=folds or 5,
@@ -265,13 +275,14 @@ def _folds(cases: Sequence[Case], settings: TrainingConfig, classes: Sequence[st
     """Divide the patients as the settings say."""
     from osteoscope.cohort.held_out import look_groups, site_groups
     from osteoscope.cohort.split import leave_groups_out, make_folds
+    from osteoscope.imaging.mixed import named_together
 
     if settings.split == "patients":
         return make_folds(cases, folds=settings.folds, repeats=settings.repeats, seed=settings.seed, classes=classes)
     modalities = sorted({image.modality for case in cases for image in case.images})
     if settings.split == "looks" and len(modalities) > 1:
         raise ConfigError(
-            f"folds by looks need images of one modality, the cohort holds {' and '.join(modalities)} images",
+            f"folds by looks need images of one modality, the cohort holds {named_together(modalities)}",
             remedy="take --split patients or sites, or a cohort of each modality",
         )
     # The groups do not follow the seed, so that runs with several seeds are on the same folds.

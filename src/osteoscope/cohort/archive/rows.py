@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from osteoscope.cohort.deidentify.values import age_between, capped_age
 from osteoscope.cohort.table import Row
+from osteoscope.imaging.person import years_of
 
 if TYPE_CHECKING:
     from osteoscope.cohort.archive.choice import Choice
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from osteoscope.cohort.deidentify import Key
     from osteoscope.cohort.measure import Measured
     from osteoscope.cohort.table import Sex
-
-_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 _SEXES: dict[str, Sex] = {"F": "F", "M": "M"}
 
@@ -102,7 +100,4 @@ def _age(label: Label, choice: Choice) -> float | None:
     if label.age is not None:
         return min(label.age, OLDEST)
     facts = choice.stack.facts
-    written = capped_age(facts.age) or age_between(choice.stack.born, facts.date.replace("-", "")) or ""
-    found = re.fullmatch(r"(\d{3})([DWMY])", written)
-    # Many writers fill in 000Y where they know no age.
-    return float(found[1]) * _YEARS[found[2]] if found and int(found[1]) else None
+    return years_of(capped_age(facts.age) or age_between(choice.stack.born, facts.date.replace("-", "")) or "")

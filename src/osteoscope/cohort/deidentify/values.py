@@ -6,6 +6,8 @@ import datetime
 import re
 from typing import Any
 
+from osteoscope.imaging.person import YEARS
+
 OLDEST = 89
 """Years of age that are kept; who is older is one of few, and becomes 90 (45 CFR 164.514(b)(2)(i)(C))."""
 
@@ -42,7 +44,6 @@ _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 _REST_OF_DATETIME = re.compile(r"(\d{2}){0,3}(\.\d{1,6})?([+-]\d{4})?")
 _TIME = re.compile(r"\d{2}:?(\d{2}:?(\d{2}(\.\d{1,6})?)?)?")
 _AGE = re.compile(r"(\d{3})([DWMY])")
-_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1}
 
 
 def study_and_series(study: str, series: str, frame: str, number: str) -> tuple[str, str]:
@@ -102,7 +103,7 @@ def capped_age(text: str) -> str | None:
     found = _AGE.fullmatch(text.strip(" \0"))
     if found is None:
         return None
-    return "090Y" if int(found[1]) * _YEARS[found[2]] > OLDEST else found[0]
+    return "090Y" if int(found[1]) * YEARS[found[2]] > OLDEST else found[0]
 
 
 def age_between(born: str, then: str) -> str | None:
