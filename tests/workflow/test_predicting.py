@@ -184,12 +184,13 @@ def film(path: Path, study: str, **header: Any) -> Path:
 
 
 def test_the_age_in_the_header_is_read_unless_another_is_told(radiograph_bundle: Path, tmp_path: Path) -> None:
-    shares = {}
+    shares, alone = {}, {}
     for number, (header, told) in enumerate([("070Y", None), ("020Y", 70), (None, 70), ("020Y", None), (None, None)]):
         path = film(tmp_path / f"{number}.dcm", f"1.2.{number}", **({} if header is None else {"PatientAge": header}))
         row = workflow.predict(radiograph_bundle, [path], tmp_path / "out", age=told, threads=1).rows[0]
         found = answer(tmp_path / "out", row.study)
         shares[header, told] = (row.probabilities or {})["osteosarcoma"]
+        alone[header, told] = next((reason for reason in found.reasons if reason.startswith("Told beside")), None)
         # The sex is in the header too, and these networks make nothing of it: nothing is said of it.
         assert found.covariates == (() if header is None and told is None else ("age",))
         left_out = "The bundle's networks also judge by the patient's age, not told here."
@@ -197,6 +198,16 @@ def test_the_age_in_the_header_is_read_unless_another_is_told(radiograph_bundle:
         assert not any("sex" in reason for reason in found.reasons)
     assert shares["070Y", None] == shares["020Y", 70] == shares[None, 70]
     assert len(set(shares.values())) == 3
+    # Whoever reads the answer is told what the images alone say, which is what is said where nothing else is known.
+    unknown = shares.pop((None, None))
+    assert alone.pop((None, None)) is None
+    for key, share in shares.items():
+        name, said, images = (
+            ("osteosarcoma", share, unknown) if share > 0.5 else ("giant cell tumor", 1 - share, 1 - unknown)
+        )
+        assert alone[key] == (
+            f"Told beside the images: age. From the images alone {name} would have {images:.0%} instead of {said:.0%}."
+        )
 
 
 def test_ages_that_contradict_each_other_are_not_told(radiograph_bundle: Path, tmp_path: Path) -> None:

@@ -273,6 +273,8 @@ class JudgedPlanes:
     """(planes,), mean over the members; sum 1, and 0 for those that have no say."""
     evidence: NDArray[np.float32]
     """(planes, classes, h, w) in units of the logit."""
+    logits_of_images: NDArray[np.float64]
+    """As `logits`, were nothing but the images known."""
 
 
 def judge_planes(
@@ -297,6 +299,12 @@ def judge_planes(
     ]
     return JudgedPlanes(
         logits=_mean_over_members(judgement.logits for judgement in judgements),
+        logits_of_images=_mean_over_members(
+            judgement.logits
+            if member.encoder is None
+            else member.engine.judge(reading.of(speaking), member.encoder.encode()).logits
+            for member, reading, judgement in zip(members, readings, judgements, strict=True)
+        ),
         weights=_mean_over_members(judgement.weights for judgement in judgements),
         evidence=closed_form_evidence(readings, judgements),
     )

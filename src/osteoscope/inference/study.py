@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from osteoscope.imaging.person import Person
     from osteoscope.imaging.resampling import Rectangle
     from osteoscope.imaging.slices import SlicePlan
-    from osteoscope.inference.predict import Member, PreparedCase
+    from osteoscope.inference.predict import JudgedPlanes, Member, PreparedCase
     from osteoscope.inference.predictor import Predictor
     from osteoscope.inference.reading import ReadImages, ReadLook
     from osteoscope.inference.scope import Selection, UsedImage
@@ -175,12 +175,17 @@ def explain_study(
     prepared = (_prepared(one.image, predictor.preparation) for one in selection.used)
     with contextlib.closing(made_ahead(prepared)) as ready:
         read = [_ReadImage.of(image, predictor.members, check) for image in ready]
-    logits, images = _judged(selection.used, read, predictor.members, told)
-    probabilities = predictor.calibration.apply(logits[None])
+    judged, images = _judged(selection.used, read, predictor.members, told)
+    probabilities = predictor.calibration.apply(judged.logits[None])
     verdict, reasons = _verdict(probabilities, predictor, manifest)
     return ExplainedStudy(
         verdict=OUT_OF_SCOPE if outside else verdict,
-        reasons=(*outside, *reasons, *_limits(selection, bundle, told)),
+        reasons=(
+            *outside,
+            *reasons,
+            *_beside_images(judged, predictor, manifest, told),
+            *_limits(selection, bundle, told),
+        ),
         probabilities=tuple(probabilities[0].tolist()),
         images=images,
     )
@@ -217,6 +222,21 @@ def _verdict(probabilities: NDArray[np.float64], predictor: Predictor, manifest:
     if verdict >= 0:
         return manifest.slugs[verdict], []
     return INDETERMINATE, [f"Not one class alone is plausible at the level of {level:.0%}."]
+
+
+def _beside_images(judged: JudgedPlanes, predictor: Predictor, manifest: Manifest, told: Told) -> list[str]:
+    """Say how much of the answer is not of the images."""
+    known = [name for name in manifest.network.covariates if name in told.names]
+    if not known:
+        return []
+    with_them, alone = (
+        predictor.calibration.apply(logits[None])[0] for logits in (judged.logits, judged.logits_of_images)
+    )
+    first = int(np.argmax(with_them))
+    return [
+        f"Told beside the images: {' and '.join(known)}. From the images alone {manifest.classes[first]} would have "
+        f"{alone[first]:.0%} instead of {with_them[first]:.0%}."
+    ]
 
 
 def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
@@ -319,8 +339,8 @@ def _stretched(square: Rectangle, tall: float) -> Rectangle:
 
 def _judged(
     used: Sequence[UsedImage], read: Sequence[_ReadImage], members: Sequence[Member], told: Told
-) -> tuple[NDArray[np.float64], tuple[ExplainedImage, ...]]:
-    """Judge all images of a study together; give the logits, and what speaks in each image."""
+) -> tuple[JudgedPlanes, tuple[ExplainedImage, ...]]:
+    """Judge all images of a study together; say what speaks in each image."""
     readings = [reduce(PlaneReadings.joined, parts) for parts in zip(*(one.read.readings for one in read), strict=True)]
     starts = np.cumsum([0, *(len(one.looks) for one in read)]).tolist()
     speaking = [start + place for start, one in zip(starts[:-1], read, strict=True) for place in one.read.speaking[0]]
@@ -342,4 +362,4 @@ def _judged(
         )
         for image, one, start in zip(used, read, starts[:-1], strict=True)
     )
-    return judged.logits, images
+    return judged, images
