@@ -467,5 +467,5 @@ def read_config(path: Path) -> Config:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
-            f"setting {field!r}: {first['msg']}", path=path, remedy="see docs/settings.md for the settings"
+            f"setting {field!r}: {first['msg'].removeprefix('Value error, ')}", path=path, remedy="see docs/settings.md for the settings"
         ) from error

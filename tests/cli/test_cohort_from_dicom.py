@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from archives import GCT, OS, labels_of, write_archive
+from archives import GCT, OS, labels_of, write_archive, write_film, write_mr
 from samples import HEEDING_INTERRUPTS
 from typer.testing import CliRunner
 
@@ -52,6 +52,15 @@ def test_one_summary_for_people_or_for_machines(tmp_path: Path, archive: Path, l
     assert list(value["classes"]) == [OS, GCT]
     assert (value["indexed"]["files"], value["indexed"]["new"], value["indexed"]["refused"]) == (24, 0, 0)
     assert value["series"] == str(tmp_path / "cohort" / "series.csv")
+
+
+def test_a_mix_of_modalities_is_told(tmp_path: Path, archive: Path, labels: Path) -> None:
+    arguments = ("--labels", labels, "-o", tmp_path / "cohort", "--jobs", "1")
+    assert "by modality" not in run(archive, *arguments).stdout
+    write_mr(archive / "mr", 0)
+    write_film(archive / "ap.dcm", 0)
+    write_film(archive / "ll.dcm", 0, SeriesInstanceUID="1.2.3.0.5")
+    assert "patients by modality: CT of 4, MR of 1, radiographs of 1" in run(archive, *arguments).stdout
 
 
 def test_wishes_are_told_by_options(tmp_path: Path, archive: Path, labels: Path) -> None:

@@ -160,6 +160,7 @@ def test_counts_are_by_class_and_by_kind(tmp_path: Path) -> None:
     assert counts(make_cohort(tmp_path, rows)) == {
         "classes": {"osteosarcoma": {"patients": 1, "images": 1}, GCT: {"patients": 1, "images": 2}},
         "auxiliary": {"patients": 2, "images": 3, "kinds": {"normal": 2, "unknown": 1}},
+        "modalities": {"radiograph": {"patients": 4, "images": 6}},
         "left_out": 1,
     }
 

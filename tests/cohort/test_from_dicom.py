@@ -342,6 +342,35 @@ def test_a_segmentation_outlines_the_lesion_and_one_of_another_series_is_said(
     assert any("outline no lesion in a scan (it was drawn in another frame of reference): 1" in n for n in cohort.notes)
 
 
+def test_a_segmentation_that_outlines_the_ct_of_a_patient_need_not_fit_the_mr(
+    tmp_path: Path, archive: Path, labels: Path
+) -> None:
+    write_mr(archive / "mr", 0, FrameOfReferenceUID="1.2.79")
+    slices = [pydicom.dcmread(path) for path in (archive / "p0").iterdir()]
+    slices.sort(key=lambda one: float(one.ImagePositionPatient[2]))
+    for one in slices:
+        one.StudyID, one.StudyTime = "1", "120000"
+    marked = np.zeros((PLANES, SIDE, SIDE), dtype=np.uint8)
+    marked[2:4, 10:20, 5:15] = 1
+    write_segmentation(archive / "seg", slices, marked)
+    made(archive, labels, tmp_path / "cohort")
+    cohort = read_cohort(tmp_path / "cohort")
+    own = cohort.frame[cohort.frame["patient"] == Key.open(tmp_path / "cohort.key.json").patient("00000")]
+    assert dict(zip(own["modality"], own["mask"].notna(), strict=True)) == {"CT": True, "MR": False}
+    assert any("CT and MR whose lesion is outlined: 1 of" in note for note in cohort.notes)
+    assert not any("outline no lesion" in note for note in cohort.notes)
+
+
+@pytest.mark.usefixtures("structures")
+def test_what_is_wrong_with_a_structure_set_is_said_once_of_a_ct_and_an_mr(
+    tmp_path: Path, archive: Path, labels: Path
+) -> None:
+    write_mr(archive / "mr", 0)
+    made(archive, labels, tmp_path / "cohort", roi_names=("GTV 9",))
+    (told,) = [note for note in read_cohort(tmp_path / "cohort").notes if "outline no lesion" in note]
+    assert told.endswith(": 1.")
+
+
 def test_the_copies_of_one_patient_have_one_pseudonym_and_one_shift_of_dates(tmp_path: Path, archive: Path) -> None:
     other = person(0, PatientID="EXT", StudyInstanceUID="1.2.9", StudyDate="20200120")
     write_mr(archive / "again", 0, **other, SeriesInstanceUID="1.9")

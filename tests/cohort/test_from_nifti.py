@@ -231,6 +231,15 @@ def test_images_that_cannot_be_read_and_files_of_other_kinds_are_listed(tmp_path
     assert "empty" in said["2/empty.nii"]
 
 
+def test_a_folder_that_is_half_in_the_layout_of_bids_says_what_is_missing(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "sub-1" / "sub-1_T1w.nii.gz")
+    labels = table(tmp_path / "labels.csv", f"1,{OS},,")
+    with pytest.raises(InputError, match=r"found none: sub-1/sub-1_T1w\.nii\.gz is left, since it lies") as bad:
+        read_nifti_folder(tmp_path / "images", labels)
+    assert "anat and ct" in bad.value.message
+    assert "sub-" in str(bad.value.remedy)
+
+
 def test_a_place_that_names_two_patients_is_left_out(tmp_path: Path) -> None:
     folder, labels = plain(tmp_path)
     save(folder / "1" / "2.nii.gz")

@@ -157,6 +157,22 @@ def test_of_two_cts_of_one_patient_one_is_read_beside_the_rest(
     assert (left.code, left.image.volume.modality) == ("other_series", "CT")
 
 
+def test_two_patients_who_are_taken_for_one_are_said(
+    bundle: Bundle, predictor: Predictor, case: Case, tmp_path: Path
+) -> None:
+    paths = []
+    for number, patient in enumerate(("A", "A", "B", "")):
+        grey = np.random.default_rng(number).integers(0, 255, (64, 64)).astype(np.uint16)
+        paths.append(tmp_path / f"{number}.dcm")
+        write_dicom(paths[-1], grey, "DX", PatientID=patient)
+    film = next(image.path for image in case.images if image.modality == "radiograph")
+    told = "The images have 2 different Patient IDs, and were judged as those of one patient."
+    assert told in explained([*paths, film], bundle, predictor).reasons
+    # Who is not named may be the same.
+    others = explained([paths[0], paths[1], paths[3], film], bundle, predictor).reasons
+    assert not any("Patient ID" in reason for reason in others)
+
+
 def test_a_radiograph_that_cannot_be_read_does_not_spoil_a_good_ct(
     bundle: Bundle, predictor: Predictor, case: Case, tmp_path: Path
 ) -> None:

@@ -171,6 +171,18 @@ def test_a_region_that_a_person_marked_is_not_said_to_be_found(
     assert "finds a lesion" not in text
 
 
+def test_every_picture_of_a_phantom_says_so(case: CaseContent, read_page: Callable[[str], Any]) -> None:
+    marked = pictures(read_page(case_html(dataclasses.replace(case, phantom=True))))
+    plain = pictures(read_page(case_html(case)))
+    assert len(marked) == 6
+    for (_, one), (_, other) in zip(marked, plain, strict=True):
+        changed = np.abs(np.asarray(one.convert("RGB"), dtype=float) - np.asarray(other.convert("RGB"), dtype=float))
+        rows, columns = np.nonzero(changed.max(axis=2) > 60)
+        assert rows.size > 0
+        assert rows.max() < one.height / 5
+        assert columns.min() < one.width / 10
+
+
 def test_regions_are_framed_on_the_evidence_and_the_radiograph_stays_bare(
     case: CaseContent, read_page: Callable[[str], Any]
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from made_up import GCT, OS, entries, write_cohort_of
+from mixed_samples import ALL, write_mixed_cohort
 from PIL import Image
 from scan_samples import scan_case
 from typer.testing import CliRunner
@@ -153,6 +154,24 @@ def test_the_reasons_of_the_choice_of_series_are_on_the_page(scans: Path) -> Non
     (scans / "series.csv").write_text("patient,study\n1,2\n")
     with pytest.raises(TableError, match="expected a column 'series'"):
         workflow.show_cohort(scans)
+
+
+def test_the_images_of_a_mixed_case_are_in_order_with_why_each_was_chosen(tmp_path: Path) -> None:
+    cohort = write_mixed_cohort(tmp_path, patients=1, there=lambda _number: ALL)
+    patient = read_cohort(cohort).frame.set_index("image")["patient"]["M0-0/ct"]
+    # Of a radiograph the table names the folder of its series.
+    lines = (
+        "patient,study,series,part,image,modality,plane,planes,chosen,reason",
+        f"{patient},S-1,U-1,,M0-0/ct,CT,axial,8,yes,a kernel for bone",
+        f"{patient},S-2,U-2,,M0-0,DX,,,yes,a view from the front",
+    )
+    (cohort / "series.csv").write_text("\n".join(lines))
+    text = page_of(workflow.show_cohort(cohort).page).text
+    assert "1 osteosarcoma, 1 giant cell tumor. CT of 2, MR of 2, radiographs of 2." in text
+    assert "Chosen: a kernel for bone." in text
+    assert "Chosen: a view from the front." in text
+    own = text[text.index(patient) :]
+    assert own.index("Axial CT") < own.index("Axial MR") < own.index("Radiograph")
 
 
 def test_phantoms_are_said_to_be_none(tmp_path: Path) -> None:

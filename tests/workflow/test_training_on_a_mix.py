@@ -111,6 +111,8 @@ def test_evaluate_and_predict_say_the_same_with_any_one_left_out(
             kind.modality != "radiograph" for kind in found.images
         ]
         assert len(found.overlays) == 4
+        modality = {image.name: image.modality for image in found.images}
+        assert {modality[overlay.image] for overlay in found.overlays} == set(there)
         said.append(found.probabilities["osteosarcoma"])
     assert sorted(said) == pytest.approx(judged, abs=1e-5)
 
@@ -153,9 +155,7 @@ def test_the_bundle_is_exported_with_eight_bits_tried(run: Path, cohort: Path, t
 
 
 def test_what_is_read_of_radiographs_alone_is_not_swept_over_a_mix(run: Path, cohort: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="expected a bundle that reads radiographs alone, found one for CT and MR and"
-    ):
+    with pytest.raises(ConfigError, match="expected a bundle that reads radiographs alone, found one for CT, MR and"):
         workflow.sweep_robustness(run / "bundle", cohort, tmp_path / "swept")
 
 
@@ -181,18 +181,18 @@ def test_settings_for_other_modalities_than_there_are_are_refused(
 ) -> None:
     mix = read_cohort(cohort)
     alone = CONFIG.preparation.model_copy(update={"modalities": ()})
-    with pytest.raises(
-        CohortError, match=r"preparation\.volume\) are for CT or MR images, the cohort holds CT and MR and"
-    ):
+    held = "the cohort holds CT, MR and radiographs"
+    with pytest.raises(CohortError, match=rf"preparation\.volume\) are for CT or MR alone, {held}") as refused:
         check_modality(mix, alone)
-    with pytest.raises(CohortError, match="are for radiograph images, the cohort holds CT and MR and radiograph"):
+    assert "name CT, MR, radiograph in preparation.modalities" in str(refused.value.remedy)
+    with pytest.raises(CohortError, match=f"are for radiographs alone, {held}"):
         check_modality(mix, alone.model_copy(update={"volume": None}))
     # A network cannot learn of what is nowhere in the cohort.
     radiographs = read_cohort(cohort_folder)
-    with pytest.raises(CohortError, match=r"preparation\.modalities\) are for CT and MR and radiograph images"):
+    with pytest.raises(CohortError, match=r"preparation\.modalities\) are for CT, MR and radiographs, the cohort"):
         check_modality(radiographs, CONFIG.preparation)
     pair = CONFIG.preparation.model_copy(update={"modalities": ("CT", "MR")})
-    with pytest.raises(CohortError, match="are for CT and MR images, the cohort holds CT and MR and radiograph"):
+    with pytest.raises(CohortError, match=f"are for CT and MR, {held}"):
         check_modality(mix, pair)
     check_modality(mix, CONFIG.preparation)
 

@@ -158,8 +158,8 @@ def test_the_settings_follow_the_modality(cohort: Path, cohort_folder: Path) -> 
 def test_settings_for_other_images_are_refused(
     cohort: Path, cohort_folder: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
-    for folder, config, found in [(cohort, tiny_config, "CT"), (cohort_folder, CONFIG, "radiograph")]:
-        with pytest.raises(CohortError, match=f"the cohort holds {found} images"):
+    for folder, config, found in [(cohort, tiny_config, "CT"), (cohort_folder, CONFIG, "radiographs")]:
+        with pytest.raises(CohortError, match=f"the cohort holds {found}"):
             workflow.train(folder, tmp_path / "run", config=config, watcher=Silent(), threads=1)
     assert not (tmp_path / "run").exists()
 
@@ -167,9 +167,9 @@ def test_settings_for_other_images_are_refused(
 def test_a_bundle_is_put_before_no_other_images(
     run: Path, run_folder: Path, cohort: Path, other_cohort_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(CohortError, match="the bundle reads CT images, the cohort holds radiograph images"):
+    with pytest.raises(CohortError, match="the bundle reads CT, the cohort holds radiographs"):
         workflow.evaluate(run / "bundle", other_cohort_folder, tmp_path / "evaluation", threads=1)
-    with pytest.raises(CohortError, match="the bundle reads radiograph images, the cohort holds CT images"):
+    with pytest.raises(CohortError, match="the bundle reads radiographs, the cohort holds CT"):
         workflow.evaluate(run_folder / "bundle", cohort, tmp_path / "evaluation", threads=1)
     patients = cohort_of(tmp_path / "patients", patients=1, seed=9, phantom=False)
     with pytest.raises(CohortError, match="learnt from phantoms"):

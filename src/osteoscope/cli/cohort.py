@@ -339,8 +339,9 @@ def _audit_lines(found: AuditSummary) -> list[str]:
         lines.extend(f"  {one.kind}: {one.message}, because: {why}" for one, why in found.settled.accepted)
     lines.extend(f"  accepted, but not found: {one.kind}" for one in found.settled.not_found)
     lines.append("AUC of one thing alone, out of fold and by patient, 95 % interval:")
+    width = max((len(one.sees) for one in found.audit.alone.values()), default=0)
     lines.extend(
-        f"  {one.sees:30} {figure_text(one.auc.to_json(), digits=2)}  {one.apart}".rstrip()
+        f"  {one.sees:{width}} {figure_text(one.auc.to_json(), digits=2)}  {one.apart}".rstrip()
         for one in found.audit.alone.values()
     )
     return lines
@@ -406,10 +407,17 @@ def _cohort_value(made: CohortSummary) -> dict[str, Any]:
     }
 
 
+_MODALITIES = {"radiograph": "radiographs"}
+
+
 def _cohort_lines(made: CohortSummary) -> list[str]:
     lines = [f"Cohort written to {made.folder}"]
     for name, count in made.counts["classes"].items():
         lines.append(f"  {name}: {count['patients']} patients, {count['images']} images")
+    modalities = made.counts["modalities"]
+    if len(modalities) > 1:
+        found = (f"{_MODALITIES.get(name, name)} of {count['patients']}" for name, count in modalities.items())
+        lines.append(f"  patients by modality: {', '.join(found)}")
     lines.append(f"  auxiliary: {made.counts['auxiliary']['images']} images; left out: {made.counts['left_out']}")
     lines.extend(f"  {finding.severity}: {finding.message}" for finding in made.findings)
     lines.extend(f"  note: {note}" for note in made.notes)

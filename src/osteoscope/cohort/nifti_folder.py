@@ -155,8 +155,17 @@ def look_at_folder(folder: Path) -> NiftiFolder:
         elif not name.lower().endswith(_DESCRIBING) and name not in _DESCRIPTIONS:
             unused[name] = reason
     if all(one.is_mask for one in found):
-        expected = f"expected images as .nii or .nii.gz, found {'masks alone' if found else 'none'}"
-        raise InputError(expected, path=folder, remedy="name the folder that holds the images")
+        instead = "masks alone" if found else "none"
+        left = next((name for name in unused if _NIFTI.search(name)), None)
+        if left is None:
+            expected = f"expected images as .nii or .nii.gz, found {instead}"
+            raise InputError(expected, path=folder, remedy="name the folder that holds the images")
+        raise InputError(
+            f"expected images as .nii or .nii.gz in the layout of BIDS, found {instead}: {printable(left)} is left, "
+            f"since {unused[left]}",
+            path=folder,
+            remedy="lay the images out as BIDS has them, or name no patient's folder sub-…",
+        )
     return NiftiFolder(
         layout="BIDS" if bids else "plain",
         images=tuple(one for one in found if not one.is_mask),

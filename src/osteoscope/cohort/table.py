@@ -407,7 +407,7 @@ def frame_of(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def counts(cohort: Cohort) -> dict[str, Any]:
-    """Count patients and images of each class, and images of each auxiliary kind, as a value that JSON can hold."""
+    """Count patients and images of each class and modality, and of auxiliary kinds, as a value that JSON can hold."""
     cases, auxiliaries = cohort.case_rows, cohort.auxiliary_rows
     of_class = {name: cases[cases["label"] == name] for name in cohort.classes}
     kinds = Counter("unknown" if pd.isna(kind) else str(kind) for kind in auxiliaries["kind"])
@@ -419,6 +419,10 @@ def counts(cohort: Cohort) -> dict[str, Any]:
             "patients": int(auxiliaries["patient"].nunique()),
             "images": len(auxiliaries),
             "kinds": dict(sorted(kinds.items())),
+        },
+        "modalities": {
+            str(name): {"patients": int(rows["patient"].nunique()), "images": len(rows)}
+            for name, rows in cohort.frame.groupby("modality")
         },
         "left_out": len(cohort.left_out),
     }

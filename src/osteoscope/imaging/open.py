@@ -221,15 +221,24 @@ def images_at(
 
 def study_of(path: Path) -> str:
     """Give the short hash of a DICOM file's Study Instance UID, though it was refused; empty where none can be read."""
+    return _hashed(path, 0x0020000D)
+
+
+def patient_of(path: Path) -> str:
+    """Give the short hash of a DICOM file's Patient ID; empty where it has none. Never to be written."""
+    return _hashed(path, 0x00100020)
+
+
+def _hashed(path: Path, tag: int) -> str:
     from osteoscope.imaging.headers import scan
     from osteoscope.imaging.opened import opened
 
     try:
         with opened(path) as stream:
-            uid = scan(stream).elements.word(0x0020000D)
+            word = scan(stream).elements.word(tag)
     except Exception:
         return ""
-    return short_hash(uid) if uid else ""
+    return short_hash(word) if word else ""
 
 
 def _open_dicom(paths: tuple[Path, ...]) -> list[Image | Refusal]:

@@ -82,6 +82,7 @@ class ImageNotUsed(_Part):
 
     name: str
     modality: Modality
+    """As which it was opened; what is none of these is opened as a radiograph, and has the code ``other_modality``."""
     code: RefusalCode | Literal["outside", "other_series", "copy"]
     """Why, of the codes in ``docs/files.md``; or ``outside``: the bundle does not read such images; ``other_series``:
     another series of the scan was read; ``copy``: it has the values of an image that was read."""
@@ -142,7 +143,8 @@ class StudyPrediction(_Part):
     """What was told of the patient beside the images, and read by the networks."""
     images: tuple[ImageRead, ...]
     overlays: tuple[Overlay, ...]
-    """Of the planes that speak most for the most probable class, from most to least."""
+    """Of the planes that speak most for the most probable class, from most to least; of several modalities at least one
+    of each."""
     not_used: tuple[ImageNotUsed, ...]
     refused: tuple[FilesRefused, ...]
     bundle: BundleUsed

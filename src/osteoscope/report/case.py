@@ -91,7 +91,7 @@ def case_html(content: CaseContent) -> str:
         phantom=content.phantom,
         content=content,
         answers=list(zip(content.classes, content.probabilities, content.prior, strict=True)),
-        pictures=[_picture(image, content.classes, scale) for image in content.images],
+        pictures=[_picture(image, content, scale) for image in content.images],
         volumes=[_volume(volume, content, scale) for volume in content.volumes],
         scale=scale,
         strip=data_uri(png_bytes(colour_strip(length=256, thickness=16)), "image/png"),
@@ -108,28 +108,31 @@ def _shown(content: CaseContent) -> list[CaseImageContent | CasePlaneContent]:
     return [*content.images, *(plane for volume in content.volumes for plane in volume.shown)]
 
 
-def _picture(image: CaseImageContent, classes: tuple[str, ...], scale: float) -> _Picture:
-    original = grey_picture(image.pixels, longest=LONGEST_SIDE)
+def _picture(image: CaseImageContent, content: CaseContent, scale: float) -> _Picture:
+    original = _marked(grey_picture(image.pixels, longest=LONGEST_SIDE), content)
     overlays = tuple(
         _EvidencePicture(
             class_name=name,
             uri=data_uri(
                 jpeg_bytes(
-                    overlay_picture(
-                        image.pixels,
-                        signed,
-                        scale=scale,
-                        lesions=image.lesions,
-                        square=image.square,
-                        found=image.found,
-                        longest=LONGEST_SIDE,
+                    _marked(
+                        overlay_picture(
+                            image.pixels,
+                            signed,
+                            scale=scale,
+                            lesions=image.lesions,
+                            square=image.square,
+                            found=image.found,
+                            longest=LONGEST_SIDE,
+                        ),
+                        content,
                     )
                 ),
                 "image/jpeg",
             ),
             strongest=evidence_scale([signed]) / scale if scale > 0 else 0.0,
         )
-        for name, signed in zip(classes, image.evidence, strict=True)
+        for name, signed in zip(content.classes, image.evidence, strict=True)
     )
     return _Picture(
         image=image,
@@ -174,8 +177,12 @@ def _plane(plane: CasePlaneContent, volume: CaseVolumeContent, content: CaseCont
 
 def _lettered(picture: Picture, volume: CaseVolumeContent, content: CaseContent) -> Picture:
     """Name the sides of the patient; and say on a phantom's picture that it is one."""
-    lettered = with_sides(picture.convert("RGB"), volume.sides)
-    return with_mark(lettered, PHANTOM_MARK) if content.phantom else lettered
+    return _marked(with_sides(picture.convert("RGB"), volume.sides), content)
+
+
+def _marked(picture: Picture, content: CaseContent) -> Picture:
+    """Say on a phantom's picture that it is one."""
+    return with_mark(picture.convert("RGB"), PHANTOM_MARK) if content.phantom else picture
 
 
 def _check(content: CaseContent) -> None:

@@ -70,7 +70,7 @@ class SheetCase:
     known
         What else is known, by name, such as age and sex.
     images
-        In the cohort's order.
+        CT first, then MR and radiographs.
     left
         Series of the archive that are not in the cohort.
     findings
@@ -114,6 +114,8 @@ class SheetContent:
         Patients of each class, and of `AUXILIARY` where there are any.
     n_images
         Of all cases.
+    modalities
+        Patients and images of each (`osteoscope.cohort.table.counts`).
     notes
         Of the cohort.
     findings
@@ -130,6 +132,7 @@ class SheetContent:
     classes: tuple[str, ...]
     counts: Mapping[str, int]
     n_images: int
+    modalities: Mapping[str, Mapping[str, int]]
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
     audited: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from osteoscope.errors import StorageError, require
@@ -141,6 +142,7 @@ class _Told:
 def _content(cohort: Cohort, folder: Path) -> SheetContent:
     from osteoscope.cohort.audit import find_leaks
     from osteoscope.cohort.audit.run import audit_made_before
+    from osteoscope.cohort.table import counts as counts_of
     from osteoscope.report.contact_sheet import AUXILIARY, SheetContent
 
     frame = cohort.frame
@@ -153,6 +155,7 @@ def _content(cohort: Cohort, folder: Path) -> SheetContent:
         classes=cohort.classes,
         counts={**counts, **({AUXILIARY: len(beside)} if beside else {})},
         n_images=len(frame),
+        modalities=counts_of(cohort)["modalities"],
         notes=cohort.notes,
         findings=find_leaks(cohort) if audited is None else audited.findings,
         audited=audited is not None,
@@ -200,7 +203,8 @@ def _case(
     own = series.get(patient, ())
     reasons = {one.image: one.reason for one in own if one.image}
     label = next(iter(rows["label"].dropna()), None)
-    records = rows.sort_values("image").to_dict("records")
+    # In a mix what is of one modality stands together.
+    records = rows.sort_values(["modality", "image"]).to_dict("records")
     return SheetCase(
         patient=patient,
         label=label,
@@ -210,7 +214,7 @@ def _case(
             SheetImage(
                 shown=show_image(case_image(row, cohort.root), VolumeConfig()),
                 known=_known_of_image(row),
-                reason=reasons.get(row["image"], ""),
+                reason=_reason(row["image"], reasons),
             )
             for row in records
         ),
@@ -218,6 +222,11 @@ def _case(
         findings=tuple(one for one in findings if patient in one.cases and len(one.cases) <= _MOST_CONCERNED),
         phantom=bool(rows["phantom"].fillna(value=False).any()),
     )
+
+
+def _reason(image: str, reasons: Mapping[str, str]) -> str:
+    """Say why an image was chosen: the table names the folder of a series, in which a radiograph is a file."""
+    return reasons.get(image) or reasons.get(str(PurePosixPath(image).parent), "")
 
 
 _MOST_CONCERNED = 6

@@ -280,6 +280,8 @@ def _report(
 
     manifest, cohort = study.bundle.manifest, study.cohort
     made_by = f"Predicted by a bundle of {len(manifest.members)} networks, none of which saw this patient."
+    if len(manifest.members) == 1:
+        made_by = "Predicted by a bundle of one network, which never saw this patient."
     warnings = list(study_warnings(cohort, study.preparation))
     if study.preparation.annotation != manifest.preparation.annotation:
         warnings.insert(

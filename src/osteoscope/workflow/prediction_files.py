@@ -308,13 +308,21 @@ def _write_overlays(folder: Path, question: Question, study: Study, explained: E
     chosen = int(np.argmax(explained.probabilities))
     planes = list(_planes_shown(explained))
     scale = evidence_scale(plane.evidence() for plane in planes)
-    strongest = sorted(planes, key=lambda plane: -plane.speaks_for(chosen))[:MOST_OVERLAYS]
-    for number, shown in enumerate(strongest, start=1):
+    for number, shown in enumerate(_strongest(planes, chosen), start=1):
         name = f"{_prefix(question)}overlay-{number}.png"
         picture = _drawn(shown, chosen, scale)
         lines = _caption(shown, question, study, f"Evidence for {question.bundle.manifest.classes[chosen]}")
         write_bytes(folder / name, png_bytes(with_caption(picture, lines), optimise=False))
         yield Overlay(file=name, image=shown.image.used.name, plane=shown.plane)
+
+
+def _strongest(planes: list[_Shown], chosen: int) -> list[_Shown]:
+    """Choose the planes that speak most for a class, most first, among them the one that does of each modality."""
+    ranked = sorted(planes, key=lambda plane: -plane.speaks_for(chosen))
+    first = {plane.image.used.image.volume.modality: plane for plane in reversed(ranked)}
+    others = [plane for plane in ranked if plane not in first.values()]
+    taken = [*first.values(), *others][:MOST_OVERLAYS]
+    return sorted(taken, key=ranked.index)
 
 
 def _drawn(shown: _Shown, chosen: int, scale: float) -> Picture:

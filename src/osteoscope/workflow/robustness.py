@@ -122,8 +122,10 @@ def _checked_names(disturbances: Sequence[str]) -> tuple[str, ...]:
 
 
 def _refuse_scans(bundle: Bundle) -> None:
+    from osteoscope.imaging.mixed import named_together
+
     if bundle.manifest.preparation.volume is not None:
-        read = " and ".join(bundle.manifest.modalities)
+        read = named_together(bundle.manifest.modalities)
         raise ConfigError(
             f"expected a bundle that reads radiographs alone, found one for {read}: the disturbances are those of a "
             "radiograph",

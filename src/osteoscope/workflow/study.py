@@ -358,18 +358,20 @@ def check_modality(cohort: Cohort, preparation: PreparationConfig) -> None:
         If the cohort holds phantoms beside others, or other modalities than are read.
     """
     from osteoscope.cohort.table import modalities_of
+    from osteoscope.imaging.mixed import named_together
 
-    found, held, mix = modalities_of(cohort), " and ".join(modalities_of(cohort)), preparation.modalities
+    found, mix = modalities_of(cohort), preparation.modalities
     if mix:
-        field, read, fits = "modalities", " and ".join(mix), found == mix
+        field, read, fits = "modalities", named_together(mix), found == mix
     elif preparation.volume is None:
-        field, read, fits = "volume", "radiograph", found == ("radiograph",)
+        field, read, fits = "volume", "radiographs alone", found == ("radiograph",)
     else:
-        field, read, fits = "volume", "CT or MR", found in {("CT",), ("MR",)}
+        field, read, fits = "volume", "CT or MR alone", found in {("CT",), ("MR",)}
     if not fits:
+        several = f"name {', '.join(found)} in preparation.modalities, or " if len(found) > 1 else ""
         raise CohortError(
-            f"the settings (preparation.{field}) are for {read} images, the cohort holds {held} images",
-            remedy="leave --config out, so that the settings follow the cohort, or take another cohort",
+            f"the settings (preparation.{field}) are for {read}, the cohort holds {named_together(found)}",
+            remedy=f"{several}leave --config out, so that the settings follow the cohort, or take another cohort",
         )
 
 

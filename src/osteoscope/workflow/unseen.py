@@ -36,12 +36,12 @@ def check_images(bundle: Bundle, cohort: Cohort) -> None:
         If the cohort holds such images, or phantoms beside others.
     """
     from osteoscope.cohort.table import modalities_of
+    from osteoscope.imaging.mixed import named_together
 
     manifest, found = bundle.manifest, modalities_of(cohort)
     if not set(found) <= set(manifest.modalities):
         raise CohortError(
-            f"the bundle reads {' and '.join(manifest.modalities)} images, the cohort holds {' and '.join(found)} "
-            "images",
+            f"the bundle reads {named_together(manifest.modalities)}, the cohort holds {named_together(found)}",
             remedy="take a bundle that was trained on such images, or a cohort without the others",
         )
     shown = "phantom" if bool(cohort.frame["phantom"].fillna(False).any()) else "clinical"

@@ -68,7 +68,7 @@ def outline_scans(
         return Outlined(images=tuple(images), notes=())
     for task in marks:
         of_patient[patients[task.number]].append(task)
-    told: Counter[str] = Counter()
+    told = _Told()
     done: list[Pictured] = []
     for image in images:
         candidates = of_patient.get(image.patient, [])
@@ -78,16 +78,49 @@ def outline_scans(
         done.append(outlined)
         if progress is not None:
             progress(len(done), len(images))
-    return Outlined(images=tuple(done), notes=tuple(_notes(told)))
+    return Outlined(images=tuple(done), notes=told.notes())
+
+
+class _Told:
+    """Gathers over all images of a patient which files outline a lesion, and why others do not.
+
+    A segmentation of a CT does not fit the MR of the same patient, of which nothing has to be said; and what is wrong
+    with a file is said once.
+    """
+
+    def __init__(self) -> None:
+        self._used: set[_File] = set()
+        self._unused: dict[_File, str] = {}
+
+    def used(self, path: Path) -> None:
+        """Note that a file outlines a lesion."""
+        self._used.add(_file(path))
+
+    def unused(self, path: Path, sentence: str) -> None:
+        """Note why a file outlines none; the first reason stands."""
+        self._unused.setdefault(_file(path), sentence)
+
+    def notes(self) -> tuple[str, ...]:
+        """Say of how many files there is which reason."""
+        reasons = Counter(sentence for file, sentence in self._unused.items() if file not in self._used)
+        return tuple(
+            f"Segmentations and structure sets that {sentence}: {count}." for sentence, count in reasons.most_common()
+        )
+
+
+_File = tuple[str, str]
+"""The number of its stack, and the name of its copy."""
+
+
+def _file(copy: Path) -> _File:
+    return copy.parent.name, copy.name
 
 
 def _is_radiograph(image: Pictured) -> bool:
     return image.choice.stack.facts.kind == "radiograph"
 
 
-def _outlined(
-    root: Path, image: Pictured, tasks: Sequence[ToCopy], names: Sequence[str], told: Counter[str]
-) -> Pictured:
+def _outlined(root: Path, image: Pictured, tasks: Sequence[ToCopy], names: Sequence[str], told: _Told) -> Pictured:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="osteoscope-")))
         candidates = list(_region_files(tasks, folder, names, told))
@@ -99,7 +132,10 @@ def _outlined(
         except InputError:
             # The scan itself cannot be read; that is said where it is measured.
             return image
-        told.update(f"outline no lesion in a scan ({one.reason})" for one in region.unused)
+        for path in region.used:
+            told.used(path)
+        for one in region.unused:
+            told.unused(one.path, f"outline no lesion in a scan ({one.reason})")
         if region.marked is None or not region.marked.any():
             return image
         name = f"{MASKS}/{'/'.join(image.image.split('/')[1:])}.nii.gz"
@@ -107,21 +143,19 @@ def _outlined(
     return replace(image, mask=name)
 
 
-def _region_files(
-    tasks: Sequence[ToCopy], folder: Path, names: Sequence[str], told: Counter[str]
-) -> Iterator[RegionFile]:
+def _region_files(tasks: Sequence[ToCopy], folder: Path, names: Sequence[str], told: _Told) -> Iterator[RegionFile]:
     """Copy what marks regions without what identifies the patient, and look at each file and at what it was made of."""
     for task in tasks:
         target = folder / str(task.number)
         copied = copy_stack(replace(task, target=target))
         if copied.left_out:
-            told[f"outline no lesion ({copied.left_out})"] += 1
+            told.unused(target / "all", f"outline no lesion ({copied.left_out})")
             continue
         for path, source in zip(sorted(target.glob("*.dcm")), sources_of(task), strict=True):
             try:
                 yield _chosen(region_file(path), read_marks(source), names)
             except InputError as fault:
-                told[f"outline no lesion ({fault.message})"] += 1
+                told.unused(path, f"outline no lesion ({fault.message})")
 
 
 def _chosen(copied: RegionFile, original: Marks, names: Sequence[str]) -> RegionFile:
@@ -150,8 +184,3 @@ def _shown(copied: RegionFile) -> str:
     named = [region for region in regions if region.name]
     others = [f"{len(regions) - len(named)} whose names do not stay"] if len(named) < len(regions) else []
     return " and ".join([listed(named), *others] if named or not others else others)
-
-
-def _notes(told: Counter[str]) -> Iterator[str]:
-    for sentence, count in told.most_common():
-        yield f"Segmentations and structure sets that {sentence}: {count}."
