@@ -67,7 +67,7 @@ def ours(store: CaseStore, config: Config, device: Device) -> tuple[float, float
     """Train as `osteoscope train` does, checkpoints included: seconds, and those of them in the network."""
     network = TumourNetwork(config.network, classes=2)
     cases = np.arange(len(store.labels))
-    plan = FitPlan(store=store, cases=cases, covariates=None, classes=2, settings=config.training, stream=(0, 0))
+    plan = FitPlan(store=store, cases=cases, classes=2, settings=config.training, stream=(0, 0))
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         history = fit(network, plan, fabric=device.fabric(), folder=Path(folder), watcher=lambda **_: None)

@@ -307,8 +307,6 @@ class TrainingConfig(_Settings):
     rehearsal: Annotated[float, Field(ge=0, le=16)] = 1.0
     """Auxiliary images in a step, for each image of a case: every look is then judged by itself, and the classes are
     two kinds more among the others. 0 leaves them out."""
-    covariate_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """How often nothing but the images is known of a patient in a step, since any covariate may be missing later."""
     lesion_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Weight of the loss by which the network learns where the annotated lesions are, and whether it looks at one."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -467,5 +465,7 @@ def read_config(path: Path) -> Config:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
-            f"setting {field!r}: {first['msg'].removeprefix('Value error, ')}", path=path, remedy="see docs/settings.md for the settings"
+            f"setting {field!r}: {first['msg'].removeprefix('Value error, ')}",
+            path=path,
+            remedy="see docs/settings.md for the settings",
         ) from error

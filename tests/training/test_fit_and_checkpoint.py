@@ -54,7 +54,6 @@ def plan_of(store: CaseStore, cases: list[int], settings: TrainingConfig) -> Fit
     return FitPlan(
         store=store,
         cases=np.array(cases),
-        covariates=None,
         classes=2,
         settings=settings,
         stream=(0, 0),
@@ -150,12 +149,14 @@ class Recorder(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = RecordingEncoder()
-        self.asked: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.asked: list[torch.Tensor] = []
 
-    def head(
-        self, scores: torch.Tensor, vectors: torch.Tensor, membership: torch.Tensor, covariates: torch.Tensor
-    ) -> PatientReading:
-        self.asked.append((membership, covariates))
+    @property
+    def head(self) -> Recorder:
+        return self
+
+    def of_images(self, scores: torch.Tensor, vectors: torch.Tensor, membership: torch.Tensor) -> PatientReading:
+        self.asked.append(membership)
         logits = self.encoder.parameter.expand(len(membership), 2)
         return PatientReading(logits=logits, weights=membership.float())
 
@@ -171,7 +172,6 @@ def test_regions_and_images_without_one_are_in_their_cases_bag_and_every_case_is
     plan = FitPlan(
         store=store,
         cases=np.array([1, 3, 4, 6, 7]),
-        covariates=torch.arange(8.0)[:, None],
         classes=2,
         settings=TrainingConfig(epochs=1, batch_size=3, views_per_patient=2, augmentation=settings),
         stream=(0, 0),
@@ -181,36 +181,16 @@ def test_regions_and_images_without_one_are_in_their_cases_bag_and_every_case_is
         fabric = choose_device("32-true", 1).fabric()
         fit(cast("TumourNetwork", recorder), plan, fabric=fabric, folder=tmp_path, watcher=Silent().epoch_done)
     bags = []
-    for planes, (membership, covariates) in zip(recorder.encoder.seen, recorder.asked, strict=True):
+    for planes, membership in zip(recorder.encoder.seen, recorder.asked, strict=True):
         # Of each case the two images and the region are seen.
         assert len(planes) == 3 * len(membership)
-        for members, case in zip(membership, covariates[:, 0].tolist(), strict=True):
+        for members in membership:
             assert int(members.sum()) == 2
+            case = round(float(planes[members].mean()) * 8)
             torch.testing.assert_close(planes[members], torch.full_like(planes[members], case / 8), atol=1e-3, rtol=0)
             bags.append(case)
         assert bool((membership.sum(dim=0) <= 1).all())
     assert sorted(bags) == [1, 3, 4, 6, 7]
-
-
-def test_of_as_many_patients_as_asked_nothing_but_the_images_is_told(tmp_path: Path) -> None:
-    store = tiny_store(cases=40)
-    plan = FitPlan(
-        store=store,
-        cases=np.arange(40),
-        covariates=torch.arange(40.0)[:, None],
-        unknown=torch.tensor([-1.0]),
-        classes=2,
-        settings=TrainingConfig(epochs=10, batch_size=20, views_per_patient=1, covariate_dropout=0.3),
-        stream=(0, 0),
-    )
-    recorder = Recorder()
-    with deterministic(1):
-        fabric = choose_device("32-true", 1).fabric()
-        fit(cast("TumourNetwork", recorder), plan, fabric=fabric, folder=tmp_path, watcher=Silent().epoch_done)
-    told = torch.cat([covariates[:, 0] for _, covariates in recorder.asked])
-    # 400 draws of 0.3: a standard deviation of 9.
-    assert abs(int((told == -1).sum()) - 120) < 5 * 9
-    assert set(told[told >= 0].tolist()) == set(range(40))
 
 
 def test_half_of_the_planes_of_a_volume_that_are_read_in_a_step_show_the_lesion_and_they_alone_speak(
@@ -238,7 +218,6 @@ def test_half_of_the_planes_of_a_volume_that_are_read_in_a_step_show_the_lesion_
     plan = FitPlan(
         store=store,
         cases=np.arange(4),
-        covariates=torch.arange(4.0)[:, None],
         classes=2,
         settings=TrainingConfig(epochs=8, batch_size=2, views_per_patient=3, augmentation=settings),
         stream=(0, 0),
@@ -248,11 +227,13 @@ def test_half_of_the_planes_of_a_volume_that_are_read_in_a_step_show_the_lesion_
         fabric = choose_device("32-true", 1).fabric()
         fit(cast("TumourNetwork", recorder), plan, fabric=fabric, folder=tmp_path, watcher=Silent().epoch_done)
     seen: set[int] = set()
-    for planes, (membership, covariates) in zip(recorder.encoder.seen, recorder.asked, strict=True):
+    for planes, membership in zip(recorder.encoder.seen, recorder.asked, strict=True):
         assert planes.shape == (6, 2, 32, 32)
         numbers = (planes[:, 0].mean(dim=(-2, -1)) * 32 - 0.5).round().long()
         assert not planes[:, 1].any()
-        for members, case in zip(membership, covariates[:, 0].long().tolist(), strict=True):
+        assert bool((membership.sum(dim=0) <= 1).all())
+        for members in membership:
+            case = int(numbers[members][0]) // 8
             read = numbers[numbers // 8 == case]
             speaking = numbers[members]
             assert len(set(read.tolist())) == 3

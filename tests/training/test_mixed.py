@@ -181,9 +181,7 @@ def fitted(store: CaseStore, folder: Path) -> TumourNetwork:
     torch.manual_seed(0)
     network = TumourNetwork(CONFIG.network, classes=2, in_channels=9, modalities=3)
     settings = CONFIG.training.model_copy(update={"epochs": 2})
-    plan = FitPlan(
-        store=store, cases=np.arange(len(store.images)), covariates=None, classes=2, settings=settings, stream=(0, 0)
-    )
+    plan = FitPlan(store=store, cases=np.arange(len(store.images)), classes=2, settings=settings, stream=(0, 0))
     with deterministic(1):
         fit(network, plan, fabric=CPU.fabric(), folder=folder, watcher=Silent().epoch_done)
     return network

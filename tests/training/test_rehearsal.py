@@ -118,7 +118,6 @@ def fitted(
     plan = FitPlan(
         store=cases,
         cases=np.arange(8),
-        covariates=None,
         classes=2,
         settings=settings,
         stream=(0, 0),
@@ -171,7 +170,6 @@ def test_every_look_is_judged_by_itself_among_all_kinds_and_none_that_is_elsewhe
     plan = FitPlan(
         store=store,
         cases=np.arange(6),
-        covariates=None,
         classes=2,
         settings=TINY.training.model_copy(update={"epochs": 1, "batch_size": 6}),
         stream=(0, 0),
@@ -199,7 +197,6 @@ def test_patients_of_rare_classes_are_dealt_out_again_far_from_themselves(images
         plan = FitPlan(
             store=store,
             cases=np.arange(16),
-            covariates=None,
             classes=2,
             settings=TINY.training.model_copy(update={"balance": balance}),
             stream=(0, 0),
@@ -259,7 +256,6 @@ def test_a_fold_that_was_killed_goes_on_with_its_rehearsal_to_the_same_bits(
     plan = FitPlan(
         store=cases,
         cases=np.arange(8),
-        covariates=None,
         classes=2,
         settings=TINY.training,
         stream=(0, 0),

@@ -241,7 +241,7 @@ class BagHead(nn.Module):
         self.linear = nn.Linear(map_channels, classes)
         self.covariates = nn.Linear(covariates, classes, bias=False) if covariates else None
         if self.covariates is not None:
-            # Images speak first; covariates come in as far as they help.
+            # Until it is known what they say (`osteoscope.training.clinical`).
             nn.init.zeros_(self.covariates.weight)
 
     def forward(
@@ -258,14 +258,18 @@ class BagHead(nn.Module):
         covariates
             (patients, covariates), without NaN; only for a network that was built for them.
         """
+        said = self.of_images(scores, vectors, membership)
+        if self.covariates is None:
+            return said
+        if covariates is None:
+            msg = "this network was built for covariates, got none"
+            raise ValueError(msg)
+        return said._replace(logits=said.logits + self.covariates(covariates))
+
+    def of_images(self, scores: Tensor, vectors: Tensor, membership: Tensor) -> PatientReading:
+        """Judge each patient by the images alone; arguments as of `forward`."""
         weights = plane_weights(scores, membership)
-        logits = self.linear(self.dropout(weights @ vectors))
-        if self.covariates is not None:
-            if covariates is None:
-                msg = "this network was built for covariates, got none"
-                raise ValueError(msg)
-            logits = logits + self.covariates(covariates)
-        return PatientReading(logits=logits, weights=weights)
+        return PatientReading(logits=self.linear(self.dropout(weights @ vectors)), weights=weights)
 
     def centred_weights(self) -> Tensor:
         """Class weights less their mean over the classes: (classes, K)."""

@@ -23,7 +23,7 @@ from osteoscope.network.classifier import TumourNetwork
 from osteoscope.network.gradcam import difference_through_weights
 from osteoscope.storage import write_bytes, write_json
 from osteoscope.training.checkpoint import remove_checkpoints
-from osteoscope.training.clinical import teach_covariates
+from osteoscope.training.clinical import add_covariates
 from osteoscope.training.export import export_member, member_is_whole
 from osteoscope.training.fit import FitPlan, fit
 from osteoscope.training.mixed import load_mixed
@@ -299,12 +299,6 @@ def _do_fold(
     testing = [case for case in cases if case.patient in part.tested]
     names = config.network.covariates
     encoder = CovariateEncoder.fit(training, names) if names else None
-    covariates = None
-    if encoder is not None:
-        covariates = torch.from_numpy(
-            np.stack([encoder.encode(age=c.age, sex=c.sex, site=c.site, level=c.level) for c in cases])
-        )
-    trained = np.flatnonzero([case.patient not in part.tested for case in cases])
     stream = (config.training.seed, part.number)
     classes, (channels, _, _) = int(store.labels.max()) + 1, config.preparation.plane_shape(cases[0].images[0].modality)
     network = _build(
@@ -312,13 +306,9 @@ def _do_fold(
     )
     if start is not None:
         start.teach(network.encoder)
-    if covariates is not None:
-        teach_covariates(network.head, covariates[trained], store.labels[trained])
     plan = FitPlan(
         store=store,
-        cases=trained,
-        covariates=covariates,
-        unknown=None if encoder is None else torch.from_numpy(encoder.encode()),
+        cases=np.flatnonzero([case.patient not in part.tested for case in cases]),
         classes=classes,
         settings=config.training,
         stream=stream,
@@ -327,11 +317,13 @@ def _do_fold(
     history = fit(network, plan, fabric=fabric, folder=part.folder, watcher=watcher.epoch_done)
     watcher.stage("exporting" if part.is_final else "exporting, and judging the patients left out")
     network.to("cpu")
+    if encoder is not None:
+        add_covariates(network.head, encoder, training)
     parity = export_member(
         network,
         part.folder / MEMBER_FOLDER,
         planes=two_planes(prepare_case(max(training, key=_modalities), config.preparation)),
-        covariates=None if covariates is None else covariates[0].numpy(),
+        covariates=None if encoder is None else encoder.encode(age=encoder.age_mean + encoder.age_sd, sex="F"),
     )
     # Always the same, so that a run that goes on later ends with the same bytes.
     engine = MemberEngine(part.folder / MEMBER_FOLDER, threads=torch.get_num_threads(), runtime="onnxruntime")

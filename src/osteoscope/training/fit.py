@@ -50,14 +50,10 @@ class FitPlan:
     store: CaseStore
     cases: NDArray[np.intp]
     """Places of the training cases in the store."""
-    covariates: Tensor | None
-    """(cases of the store, covariates), encoded with what the training cases show; None without covariates."""
     classes: int
     settings: TrainingConfig
     stream: tuple[int, ...]
     """What the random numbers are seeded from: the run's seed and the fold."""
-    unknown: Tensor | None = None
-    """(covariates,) of a patient of whom none is known; None where they are always told."""
     rehearsal: Rehearsal | None = None
     """What is learnt from beside the cases; None where nothing is."""
     checkpoint_every: int = 5
@@ -73,8 +69,6 @@ class _Batch:
     if it were all there is of a patient."""
     labels: Tensor
     """(patients,); in a rehearsal (looks at cases,)."""
-    covariates: Tensor | None
-    """(patients, covariates)."""
     answers: Answers | None
     """Of what each look shows, the classes being the first kinds; None without a rehearsal."""
 
@@ -98,10 +92,10 @@ class _Pupil(nn.Module):
         self.network = network
         self.questions = questions
 
-    def forward(self, planes: Tensor, membership: Tensor, covariates: Tensor | None) -> _Read:
+    def forward(self, planes: Tensor, membership: Tensor) -> _Read:
         reading = self.network.encoder(planes)
         return _Read(
-            logits=self.network.head(reading.scores, reading.vectors, membership, covariates).logits,
+            logits=self.network.head.of_images(reading.scores, reading.vectors, membership).logits,
             lesions=reading.lesions,
             presence=self.network.encoder.presence(reading.vectors),
             answers=None if self.questions is None else self.questions(reading.vectors),
@@ -205,7 +199,7 @@ class _Fitter:
     def _step(self, batch: _Batch, rate: float) -> tuple[Tensor, Tensor]:
         """Learn from one batch: its loss, and its logits of (patients, classes)."""
         settings, seen = self._plan.settings, batch.seen
-        read: _Read = self.descent.wrapped(seen.planes, batch.membership, batch.covariates)
+        read: _Read = self.descent.wrapped(seen.planes, batch.membership)
         logits = read.logits.float()
         loss = lesion_loss(read.lesions.float(), seen.lesions, seen.marked) + presence_loss(read.presence, seen)
         loss = settings.lesion_weight * loss
@@ -269,7 +263,6 @@ def _batches(
             seen=seen,
             membership=((owners[None, :] == torch.arange(len(cases))[:, None]) & seen.speak).to(device),
             labels=plan.store.labels[cases].to(device),
-            covariates=None if plan.covariates is None else _told(plan.covariates[cases], plan, rng).to(device),
             answers=None,
         )
         if rehearsal is None:
@@ -279,23 +272,13 @@ def _batches(
             yield _one_by_one(batch, owners, rehearsed, rehearsal, classes=plan.classes)
 
 
-def _told(covariates: Tensor, plan: FitPlan, rng: np.random.Generator) -> Tensor:
-    """Tell of some of the patients, (patients, covariates), nothing."""
-    if plan.unknown is None:
-        return covariates
-    silent = torch.from_numpy(rng.random(len(covariates)) < plan.settings.covariate_dropout)
-    return torch.where(silent[:, None], plan.unknown, covariates)
-
-
 def _one_by_one(cases: _Batch, owners: Tensor, rehearsed: Seen, rehearsal: Rehearsal, *, classes: int) -> _Batch:
-    """Lay auxiliary images beside a batch of cases, each look to be judged by itself; of those no covariate is told."""
+    """Lay auxiliary images beside a batch of cases, each look to be judged by itself."""
     others, device = len(rehearsed.images), cases.labels.device
-    covariates = cases.covariates
     return _Batch(
         seen=beside(cases.seen, rehearsed),
         membership=torch.eye(len(owners) + others, dtype=torch.bool, device=device),
         labels=cases.labels[owners.to(device)],
-        covariates=None if covariates is None else functional.pad(covariates[owners.to(device)], (0, 0, 0, others)),
         answers=rehearsal.answers(cases.seen.images, rehearsed.images, classes),
     )
 
