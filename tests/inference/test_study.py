@@ -272,8 +272,9 @@ def test_an_image_that_the_bundle_has_learnt_from_is_told(member: Path) -> None:
 
 def test_what_is_told_of_a_patient_and_not_used_is_told(member: Path) -> None:
     network = NETWORK.model_copy(update={"covariates": ("age",)})
-    (reason,) = explain(member, selected(scan([500])), told=Told(age=20, sex="F"), network=network).reasons
-    assert reason == "The bundle's networks make no use of the patient's sex."
+    told, unused = explain(member, selected(scan([500])), told=Told(age=20, sex="F"), network=network).reasons
+    assert told.startswith("Told beside the images: age.")
+    assert unused == "The bundle's networks make no use of the patient's sex."
 
 
 # Evidence in the patient ----------------------------------------------------------------------------------------------

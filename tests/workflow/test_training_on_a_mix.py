@@ -23,6 +23,9 @@ from osteoscope.workflow.study import check_modality
 if TYPE_CHECKING:
     from pathlib import Path
 
+# One run and what is made of it: two minutes on a busy machine.
+pytestmark = pytest.mark.slow
+
 THREE_ONLY = [("too-small", "only whether the ways agree is asked")]
 
 
@@ -133,7 +136,6 @@ def test_files_that_are_not_said_to_be_of_one_patient_are_studies_of_their_own(r
     workflow.predict(run / "bundle", paths, tmp_path / "told", one_patient=True, age=30, threads=1)
 
 
-@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_predictions(
     run: Path, cohort: Path, tmp_path: Path
 ) -> None:
