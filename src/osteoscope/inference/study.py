@@ -234,9 +234,14 @@ def _beside_images(judged: JudgedPlanes, predictor: Predictor, manifest: Manifes
     )
     first = int(np.argmax(with_them))
     return [
-        f"Told beside the images: {' and '.join(known)}. From the images alone {manifest.classes[first]} would have "
+        f"Told beside the images: {_listed(known)}. From the images alone {manifest.classes[first]} would have "
         f"{alone[first]:.0%} instead of {with_them[first]:.0%}."
     ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Join names in a sentence: ``age``, ``age and sex``, ``age, sex and site``."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
@@ -249,9 +254,9 @@ def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
     unused = [name for name in told.names if name not in bundle.manifest.network.covariates]
     untold = [name for name in bundle.manifest.network.covariates if name not in told.names]
     if untold:
-        limits.append(f"The bundle's networks also judge by the patient's {' and '.join(untold)}, not told here.")
+        limits.append(f"The bundle's networks also judge by the patient's {_listed(untold)}, not told here.")
     if unused:
-        limits.append(f"The bundle's networks make no use of the patient's {' and '.join(unused)}.")
+        limits.append(f"The bundle's networks make no use of the patient's {_listed(unused)}.")
     return limits
 
 
