@@ -134,6 +134,10 @@ def test_it_says_what_is_estimated_under_which_prior_and_what_was_read(
     assert "under the prior osteosarcoma 50 %, giant cell tumor 50 %" in text
     assert "Among these patients the shares were osteosarcoma 60 %, giant cell tumor 40 %" in text
     assert "The network read whole images" in text
+    assert "it was told" not in text
+    for names, told in [(["age"], "age."), (["age", "sex", "site"], "age, sex and site.")]:
+        more = dataclasses.replace(study, settings={**study.settings, "network.covariates": names})
+        assert f"Beside the images it was told the patient's {told}" in read_page(study_html(more)).text
     assert text.count("Not for clinical use") == 2
     other = read_page(study_html(dataclasses.replace(study, kind="evaluation"))).text
     assert "Out-of-fold" not in other

@@ -58,7 +58,11 @@ def indicators(places: Sequence[int], modalities: int) -> NDArray[np.float32]:
 
 def named_together(modalities: Sequence[Modality], join: str = "and") -> str:
     """Name modalities in a sentence: ``CT``, ``CT and radiographs``, ``CT, MR and radiographs``."""
-    names = ["radiographs" if modality == "radiograph" else modality for modality in modalities]
+    return in_words(["radiographs" if modality == "radiograph" else modality for modality in modalities], join)
+
+
+def in_words(names: Sequence[str], join: str = "and") -> str:
+    """List names in a sentence: ``age``, ``age and sex``, ``age, sex and site``; one or more."""
     return f" {join} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 
 from osteoscope.cohort.covariates import split_sites
-from osteoscope.imaging.mixed import named_together
+from osteoscope.imaging.mixed import in_words, named_together
 from osteoscope.imaging.open import patient_of
 from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.engine import PlaneReadings
@@ -234,14 +234,9 @@ def _beside_images(judged: JudgedPlanes, predictor: Predictor, manifest: Manifes
     )
     first = int(np.argmax(with_them))
     return [
-        f"Told beside the images: {_listed(known)}. From the images alone {manifest.classes[first]} would have "
+        f"Told beside the images: {in_words(known)}. From the images alone {manifest.classes[first]} would have "
         f"{alone[first]:.0%} instead of {with_them[first]:.0%}."
     ]
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Join names in a sentence: ``age``, ``age and sex``, ``age, sex and site``."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
@@ -254,9 +249,9 @@ def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
     unused = [name for name in told.names if name not in bundle.manifest.network.covariates]
     untold = [name for name in bundle.manifest.network.covariates if name not in told.names]
     if untold:
-        limits.append(f"The bundle's networks also judge by the patient's {_listed(untold)}, not told here.")
+        limits.append(f"The bundle's networks also judge by the patient's {in_words(untold)}, not told here.")
     if unused:
-        limits.append(f"The bundle's networks make no use of the patient's {_listed(unused)}.")
+        limits.append(f"The bundle's networks make no use of the patient's {in_words(unused)}.")
     return limits
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from osteoscope.imaging.mixed import named_together
+from osteoscope.imaging.mixed import in_words, named_together
 from osteoscope.report import figures
 from osteoscope.report.content import NOT_RECORDED
 from osteoscope.report.figures import ForestRow
@@ -186,7 +186,7 @@ def study_html(content: StudyContent) -> str:
         kind=_KINDS[content.kind],
         called=_CALLED.get(content.modalities, "images"),
         known_of_participants=_known_of_participants(content.participants),
-        region=_region_sentence(content),
+        region=_what_was_read(content),
         prior=_prior_sentence(content),
         headline=[_QUANTITIES[key] for key in _HEADLINE],
         overall=_measured(_OVERALL, levels),
@@ -441,8 +441,15 @@ def _counted_rows(column: str, of_class: Mapping[str, Mapping[str, int]], classe
     )
 
 
+def _what_was_read(content: StudyContent) -> str:
+    """Say what was read of an image, whether a person or the network found the lesion, and what else was told."""
+    names = content.settings.get("network.covariates")
+    if not isinstance(names, list | tuple) or not names:
+        return _region_sentence(content)
+    return f"{_region_sentence(content)} Beside the images it was told the patient's {in_words(names)}."
+
+
 def _region_sentence(content: StudyContent) -> str:
-    """Say what was read of an image, and whether a person or the network found the lesion."""
     if len(content.modalities) > 1:
         return _MIX.format(modalities=named_together(content.modalities))
     if content.modalities != ("radiograph",):
