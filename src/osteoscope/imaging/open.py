@@ -230,14 +230,9 @@ def patient_of(path: Path) -> str:
 
 
 def _hashed(path: Path, tag: int) -> str:
-    from osteoscope.imaging.headers import scan
-    from osteoscope.imaging.opened import opened
+    from osteoscope.imaging.person import words_in
 
-    try:
-        with opened(path) as stream:
-            word = scan(stream).elements.word(tag)
-    except Exception:
-        return ""
+    (word,) = words_in(path, (tag,))
     return short_hash(word) if word else ""
 
 

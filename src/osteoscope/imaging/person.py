@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
@@ -36,12 +37,18 @@ def years_of(text: str) -> float | None:
 
 def person_in(path: Path) -> Person:
     """Read who a DICOM file says that it shows (PS3.3 C.7.1.1, C.7.2.2); nobody where it is none, or damaged."""
+    age, sex = words_in(path, (_AGE, _SEX))
+    return Person(age=years_of(age), sex=_SEXES.get(sex.upper()))
+
+
+def words_in(path: Path, tags: Sequence[int]) -> tuple[str, ...]:
+    """Read texts of a DICOM file by their tags; each is empty where it has none, or where the file cannot be read."""
     from osteoscope.imaging.headers import scan
     from osteoscope.imaging.opened import opened
 
     try:
         with opened(path) as stream:
-            elements = scan(stream, also=frozenset({_AGE, _SEX})).elements
+            elements = scan(stream, also=frozenset(tags)).elements
     except Exception:
-        return Person()
-    return Person(age=years_of(elements.word(_AGE)), sex=_SEXES.get(elements.word(_SEX).upper()))
+        return ("",) * len(tags)
+    return tuple(elements.word(tag) for tag in tags)

@@ -43,19 +43,15 @@ def add_covariates(head: BagHead, encoder: CovariateEncoder, cases: Sequence[Cas
     if head.covariates is None:
         msg = "expected a head that takes covariates"
         raise ValueError(msg)
-    labels = np.array([case.label for case in cases])
-    present, counts = np.unique(labels, return_counts=True)
+    shown = [_shown(case, encoder) for case in cases]
+    labels = np.repeat([case.label for case in cases], len(shown[0]))
+    present = np.unique(labels)
     if len(present) < 2:
         return
-    shown = np.stack([_shown(case, encoder) for case in cases])
-    of_each = 1 / (counts[np.searchsorted(present, labels)] * shown.shape[1])
-    line = LogisticRegression(C=_INVERSE_RIDGE, max_iter=1000)
-    line.fit(
-        shown.reshape(-1, encoder.size).astype(np.float64),
-        np.repeat(labels, shown.shape[1]),
-        # As many in all as there are patients, whom the penalty is set against.
-        sample_weight=np.repeat(of_each, shown.shape[1]) * len(cases) / len(present),
-    )
+    line = LogisticRegression(C=_INVERSE_RIDGE, class_weight="balanced", max_iter=1000)
+    # The penalty is set against patients, each of whom counts once however often shown.
+    once = np.full(len(labels), 1 / len(shown[0]))
+    line.fit(np.concatenate(shown).astype(np.float64), labels, sample_weight=once)
     weights, bias = torch.from_numpy(line.coef_).float(), torch.from_numpy(line.intercept_).float()
     if len(weights) == 1:
         # Of two classes there is one line, between them.

@@ -165,9 +165,9 @@ class _Fitter:
         self._rehearsal = None if plan.rehearsal is None else plan.rehearsal.on(fabric.device)
         questions = None if plan.rehearsal is None else plan.rehearsal.heads(network.encoder.map_channels)
         self.descent = Descent(_Pupil(network, questions), plan.settings, fabric)
-        self._log_prior = torch.log(_shares(plan)).to(fabric.device)
-        if self._rehearsal is not None:
-            self._log_prior = self._rehearsal.log_shares(_shares(plan)).to(fabric.device)
+        shares = _shares(plan)
+        log_prior = torch.log(shares) if plan.rehearsal is None else plan.rehearsal.log_shares(shares)
+        self._log_prior = log_prior.to(fabric.device)
 
     def epoch(self, number: int) -> dict[str, Any]:
         """Do one epoch, counted from 0, and give its record."""
