@@ -99,6 +99,17 @@ def test_a_cohort_is_summed_up_for_people_and_for_machines(tmp_path: Path) -> No
     assert "osteosarcoma: 4 patients, 5 images" in run(*command).stdout
 
 
+def test_a_table_is_read_in_the_encoding_that_is_named(tmp_path: Path) -> None:
+    table = write_table_cohort(tmp_path, patients=4)
+    table.write_bytes(table.read_text(encoding="utf-8").replace("giant cell tumor", "größer").encode("cp1252"))
+    images, output = tmp_path / "images", tmp_path / "cohort"
+    command: list[str | Path] = ["cohort", "from-table", table, "--images", images, "-o", output, "--json"]
+    refused = run(*command)
+    assert refused.returncode == 3
+    assert "--encoding cp1252" in refused.stderr
+    assert "größer" in json.loads(run(*command, "--encoding", "cp1252").stdout)["classes"]
+
+
 def test_an_evaluation_is_summed_up_for_machines(run_folder: Path, other_cohort_folder: Path, tmp_path: Path) -> None:
     done = run("evaluate", run_folder / "bundle", other_cohort_folder, "-o", tmp_path / "out", "--json")
     assert done.returncode == 0

@@ -196,6 +196,17 @@ def test_the_same_picture_in_another_container_under_two_patients_blocks(tmp_pat
 # Bad input
 
 
+def test_a_table_in_another_encoding_is_refused_until_it_is_named(tmp_path: Path, images: Path) -> None:
+    text = TABLE.replace("myeloma", "größer")
+    path = table_of(tmp_path, text)
+    path.write_bytes(text.encode("cp1252"))
+    fault = refused(path, images, "expected UTF-8, found another encoding")
+    assert "--encoding cp1252" in (fault.remedy or "")
+    assert "größer" in set(read_table(path, images, encoding="cp1252").frame["kind"])
+    path.write_bytes(text.encode("utf-16"))
+    assert "größer" in set(read_table(path, images).frame["kind"])
+
+
 def refused(path: Path, images: Path, match: str, classes: list[str] | None = None) -> TableError:
     with pytest.raises(TableError, match=match) as fault:
         read_table(path, images, classes)

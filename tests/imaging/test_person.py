@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from dicom_files import write_dicom
+from dicom_files import write_dicom, write_series
+from PIL import Image as Picture
 
-from osteoscope.imaging.person import Person, person_in, years_of
+from osteoscope.imaging.open import open_image
+from osteoscope.imaging.person import NOBODY, years_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,15 +35,33 @@ def test_an_age_string_has_three_digits_and_a_unit(text: str, years: float | Non
     assert years_of(text) == (None if years is None else pytest.approx(years))
 
 
+PIXELS = np.arange(64, dtype=np.uint16).reshape(8, 8)
+
+
 def test_age_and_sex_are_read_where_they_are_stated(tmp_path: Path) -> None:
-    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8)
-    both = write_dicom(tmp_path / "a.dcm", pixels, "DX", PatientAge="061Y", PatientSex="F")
-    assert person_in(both) == Person(age=61, sex="F")
-    other = write_dicom(tmp_path / "b.dcm", pixels, "DX", PatientSex="O")
-    assert person_in(other) == Person()
+    both = write_dicom(tmp_path / "a.dcm", PIXELS, "DX", PatientAge="061Y", PatientSex="F")
+    assert (open_image(both).person.age, open_image(both).person.sex) == (61, "F")
+    other = write_dicom(tmp_path / "b.dcm", PIXELS, "DX", PatientSex="O")
+    assert (open_image(other).person.age, open_image(other).person.sex) == (None, None)
+
+
+def test_one_patient_is_told_from_another_by_a_hash_alone(tmp_path: Path) -> None:
+    told = [
+        open_image(write_dicom(tmp_path / name, PIXELS + place, "DX", PatientID=identifier)).person.patient
+        for place, (name, identifier) in enumerate([("a", "Doe-17"), ("b", "Doe-17"), ("c", "Doe-18"), ("d", None)])
+    ]
+    # sha256sum of the identifiers, their first 12 digits.
+    assert told == ["5eb126db88f9", "5eb126db88f9", "fd6c2d05a4ae", ""]
+
+
+def test_whom_an_image_shows_is_known_once_it_was_opened(tmp_path: Path) -> None:
+    files = write_series(tmp_path, np.stack([PIXELS] * 3), PatientAge="034Y", PatientSex="M")
+    image = open_image(tmp_path)
+    for path in files:
+        path.unlink()
+    assert (image.person.age, image.person.sex) == (34, "M")
 
 
 def test_what_is_no_dicom_file_shows_nobody(tmp_path: Path) -> None:
-    (tmp_path / "a.dcm").write_bytes(b"DICM" * 100)
-    assert person_in(tmp_path / "a.dcm") == Person()
-    assert person_in(tmp_path / "none.dcm") == Person()
+    Picture.fromarray(PIXELS.astype(np.uint8)).resize((64, 64)).save(tmp_path / "a.png")
+    assert open_image(tmp_path / "a.png").person is NOBODY

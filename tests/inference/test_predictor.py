@@ -120,6 +120,19 @@ def test_a_missing_covariate_is_no_obstacle(predictor: Predictor, several: list[
     assert np.isfinite(predictor.explain(unknown).prediction.logits).all()
 
 
+def test_what_is_told_of_a_patient_is_named_and_what_the_images_say_without_it(
+    predictor: Predictor, several: list[Case]
+) -> None:
+    case = dataclasses.replace(several[0], age=70.0, sex=None)
+    told = predictor.explain(case).prediction
+    assert told.told == ("age",)
+    untold = predictor.explain(dataclasses.replace(case, age=None)).prediction
+    assert (untold.told, untold.logits_of_images) == ((), None)
+    assert told.said_by_images == pytest.approx(untold.logits)
+    assert untold.said_by_images == untold.logits
+    assert told.logits != pytest.approx(untold.logits)
+
+
 def test_a_case_without_its_lesion_is_refused_with_the_way_out(predictor: Predictor, several: list[Case]) -> None:
     images = tuple(dataclasses.replace(image, lesions=()) for image in several[0].images)
     with pytest.raises(InputError, match="--roi none"):

@@ -147,6 +147,24 @@ def test_another_modality_is_outside(tmp_path: Path) -> None:
     assert [(one.code, one.reason) for one in selection.left_out] == [("outside", "a CT, where radiographs are read")]
 
 
+def test_what_is_none_of_the_modalities_is_named_by_that_of_its_files(tmp_path: Path) -> None:
+    write_series(tmp_path / "pet", SCAN, "PT", series="1", StudyInstanceUID="1.2.3")
+    segmentation: dict[str, Any] = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4", "Modality": "SEG"}
+    write_dicom(tmp_path / "seg", SCAN, series="2", StudyInstanceUID="1.2.3", **segmentation)
+    write_dicom(tmp_path / "nameless", FILM, "PT", series="3", StudyInstanceUID="1.2.3", Modality="")
+    selection = select(tmp_path)
+    assert selection.used == ()
+    assert {one.image.kind for one in selection.left_out} == {"PT", "SEG", "OT"}
+    assert {one.code for one in selection.left_out} == {"other_modality"}
+    assert {one.reason for one in selection.left_out} == {
+        f"an image of modality {name}, which is neither CT, MR nor a radiograph" for name in ("PT", "SEG", "OT")
+    }
+    asked = select(tmp_path, research=True)
+    assert {one.code for one in asked.left_out} == {"outside"}
+    assert "an image of modality PT, where CT are read" in {one.reason for one in asked.left_out}
+    assert not any("radiograph" in one.reason for one in asked.left_out)
+
+
 @pytest.mark.parametrize(
     ("kind", "elements", "code"),
     [

@@ -75,6 +75,18 @@ def test_the_answer_comes_first_then_images_then_how_to_read_them(
     assert places == sorted(places)
 
 
+def test_what_was_told_beside_the_images_is_said_with_what_they_say_alone(
+    case: CaseContent, read_page: Callable[[str], Any]
+) -> None:
+    said = "The network was told the patient’s"
+    told = dataclasses.replace(case, told=("age", "sex"), of_images=(0.004, 0.996))
+    text = read_page(case_html(told)).text
+    assert f"{said} age and sex beside the images; the images alone would have given osteosarcoma < 1 %." in text
+    assert said not in read_page(case_html(case)).text
+    with pytest.raises(ValueError, match="probabilities by the images alone must have one entry for each of the 2"):
+        case_html(dataclasses.replace(case, told=("age",)))
+
+
 def test_each_image_is_shown_as_it_is_and_with_the_evidence_for_each_class(
     case: CaseContent, read_page: Callable[[str], Any]
 ) -> None:

@@ -16,8 +16,8 @@ from osteoscope.training.outcome import calibrate, oof_csv, oof_images_csv
 PRIOR = (0.5, 0.5)
 
 
-def outcome(repeat: int, fold: int, cases: list[tuple[str, int, float]]) -> FoldOutcome:
-    """A fold whose cases have one image each, and a logit for the second class."""
+def outcome(repeat: int, fold: int, cases: list[tuple[str, int, float]], *, told: float = 0) -> FoldOutcome:
+    """A fold whose cases have one image each, and a logit for the second class, so much of it for what is told."""
     return FoldOutcome(
         number=2 * repeat + fold,
         repeat=repeat,
@@ -28,6 +28,8 @@ def outcome(repeat: int, fold: int, cases: list[tuple[str, int, float]]) -> Fold
                     patient=patient,
                     label=label,
                     logits=(0.0, logit),
+                    logits_of_images=(0.0, logit - told) if told else None,
+                    told=("age",) if told else (),
                     images=(
                         ImagePrediction(
                             image=f"{patient}.png", logits=(0.0, logit), looks=(Look(rectangle=(0, 0, 9, 9), weight=1),)
@@ -58,6 +60,22 @@ def test_a_folds_calibration_and_its_method_come_from_the_other_fold() -> None:
     chosen = choose_calibration([[0.0, logit] for *_, logit in there], [label for _, label, _ in there], PRIOR)
     expected = chosen.calibration.apply([[0.0, logit] for *_, logit in here])
     np.testing.assert_allclose(found.by_patient.probabilities[found.folds == 0], expected)
+
+
+def test_what_the_images_alone_say_is_calibrated_as_all_is() -> None:
+    here, there = drawn(1, 0), drawn(1, 1)
+    found, _ = calibrate([outcome(0, 0, here, told=0.5), outcome(0, 1, there, told=0.5)], PRIOR)
+    chosen = choose_calibration([[0.0, logit] for *_, logit in there], [label for _, label, _ in there], PRIOR)
+    expected = chosen.calibration.apply([[0.0, logit - 0.5] for *_, logit in here])
+    assert found.by_patient.probabilities_of_images is not None
+    np.testing.assert_allclose(found.by_patient.probabilities_of_images[found.folds == 0], expected)
+
+
+def test_where_nothing_is_told_the_images_alone_say_all() -> None:
+    repeats = [outcome(repeat, fold, drawn(3 + repeat, fold)) for repeat in (0, 1) for fold in (0, 1)]
+    found, _ = calibrate(repeats, PRIOR)
+    assert found.by_patient.probabilities_of_images is not None
+    np.testing.assert_array_equal(found.by_patient.probabilities_of_images, found.by_patient.probabilities)
 
 
 def test_changing_a_patients_own_label_does_not_change_the_own_probability() -> None:

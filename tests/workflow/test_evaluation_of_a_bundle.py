@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +17,10 @@ from PIL import Image
 from samples import CLASSES, lesion_picture, write_table_cohort
 
 from osteoscope import workflow
+from osteoscope.bundle.load import load_bundle
+from osteoscope.cohort.table import cases, read_cohort
 from osteoscope.errors import CohortError, StorageError
+from osteoscope.inference.predictor import load_predictor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +53,19 @@ def test_predictions_have_a_row_for_each_patient_and_each_image(evaluation: Path
     for row in images:
         if row["patient"] in alone:
             assert row["p_osteosarcoma"] == by_patient[row["patient"]]
+
+
+def test_a_page_says_what_the_images_alone_would_have_said(
+    evaluation: Path, run_folder: Path, other_cohort_folder: Path
+) -> None:
+    predictor = load_predictor(load_bundle(run_folder / "bundle"), threads=1)
+    for case in cases(read_cohort(other_cohort_folder))[:4]:
+        untold = predictor.explain(dataclasses.replace(case, age=None, sex=None)).prediction
+        (expected,) = predictor.calibration.apply([untold.logits])
+        page = (evaluation / "cases" / f"{case.patient}.html").read_text(encoding="utf-8")
+        said = re.search(r"beside the images; the images alone would have given ([a-z ]+) (\d+)\s%", page)
+        assert said is not None
+        assert int(said[2]) == round(100 * expected[CLASSES.index(said[1])])
 
 
 def test_it_needs_no_torch(run_folder: Path, other_cohort_folder: Path, tmp_path: Path) -> None:

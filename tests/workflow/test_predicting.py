@@ -149,6 +149,16 @@ def test_the_same_case_as_dicom_and_as_nifti_gives_the_same_prediction(scan_bund
         np.testing.assert_allclose(maps[0].get_fdata(), maps[1].get_fdata(), atol=1e-5)
 
 
+def test_what_is_none_of_the_modalities_is_named_by_that_of_its_files(radiograph_bundle: Path, tmp_path: Path) -> None:
+    films = [RNG.integers(0, 4000, (64, 48), dtype=np.uint16) for _ in range(2)]
+    write_dicom(tmp_path / "film", films[0], "DX", StudyInstanceUID="1.2")
+    write_dicom(tmp_path / "pet", films[1], "PT", series="b", StudyInstanceUID="1.2")
+    (row,) = workflow.predict(radiograph_bundle, [tmp_path], tmp_path / "out", threads=1).rows
+    (one,) = answer(tmp_path / "out", row.study).not_used
+    assert (one.modality, one.code) == ("PT", "other_modality")
+    assert one.reason == "an image of modality PT, which is neither CT, MR nor a radiograph"
+
+
 def test_radiographs_are_read_and_a_ct_is_out_of_scope(radiograph_bundle: Path, tmp_path: Path) -> None:
     write_dicom(tmp_path / "film", RNG.integers(0, 4000, (64, 48), dtype=np.uint16), "DX", StudyInstanceUID="1.2")
     paths = [picture(tmp_path / "a.png"), ct(tmp_path, "1"), tmp_path / "film"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,20 @@ def test_the_report_and_a_page_for_each_case_are_there(run_folder: Path) -> None
     pages = sorted((run_folder / "cases").glob("*.html"))
     assert len(pages) == 24
     assert all(f"cases/{page.name}" in report for page in pages)
+
+
+def test_each_page_says_what_the_images_alone_would_have_said(run_folder: Path) -> None:
+    cases = [
+        case
+        for fold in (0, 1)
+        for case in json.loads((run_folder / "folds" / str(fold) / "predictions.json").read_text())["cases"]
+    ]
+    assert len(cases) == 24
+    for case in cases:
+        page = (run_folder / "cases" / f"{case['patient']}.html").read_text(encoding="utf-8")
+        known = re.search(r"told the patient’s (age and sex|age|sex) beside the images; ", page)
+        assert known is not None
+        assert known[1].split(" and ") == case["told"]
 
 
 def test_no_identifier_of_the_source_is_in_the_reports(run_folder: Path) -> None:

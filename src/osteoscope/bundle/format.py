@@ -40,6 +40,9 @@ PLANES_OUTPUTS = ("scores", "vectors", "maps", "lesions")
 HEAD_GRAPH = "head.onnx"
 WEIGHTS = "weights.safetensors"
 
+Precision = Literal["float32", "int8"]
+"""What the networks of a bundle compute with."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

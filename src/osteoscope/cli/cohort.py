@@ -29,6 +29,7 @@ Classes = Annotated[
 Source = Annotated[
     str | None, typer.Option(help="Where the patients come from; the same patient there gets the same pseudonym.")
 ]
+Encoding = Annotated[str | None, typer.Option(help="Of a table as CSV that is not in UTF-8, such as cp1252.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary.")]
 Accept = Annotated[
     list[str] | None,
@@ -81,6 +82,7 @@ def from_table(
     images: Annotated[Path, typer.Option(help="Folder that the table's paths start from.")],
     classes: Classes = None,
     source: Source = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Make a cohort from a table and a folder of images.
@@ -96,7 +98,7 @@ def from_table(
 
     with counted("reading images") as progress:
         made = workflow.cohort_from_table(
-            table, output, images=images, classes=classes or [], source=source, progress=progress
+            table, output, images=images, classes=classes or [], source=source, encoding=encoding, progress=progress
         )
     _close(made, as_json=json)
 
@@ -161,7 +163,7 @@ def from_dicom(
         Path | None,
         typer.Option(help="Table of series with keep or leave in its column override; by default the cohort's own."),
     ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of a label table as CSV that is not in UTF-8: cp1252.")] = None,
+    encoding: Encoding = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a processor.")] = None,
     json: Json = False,
 ) -> None:
@@ -407,16 +409,15 @@ def _cohort_value(made: CohortSummary) -> dict[str, Any]:
     }
 
 
-_MODALITIES = {"radiograph": "radiographs"}
-
-
 def _cohort_lines(made: CohortSummary) -> list[str]:
+    from osteoscope.imaging.mixed import named_together
+
     lines = [f"Cohort written to {made.folder}"]
     for name, count in made.counts["classes"].items():
         lines.append(f"  {name}: {count['patients']} patients, {count['images']} images")
     modalities = made.counts["modalities"]
     if len(modalities) > 1:
-        found = (f"{_MODALITIES.get(name, name)} of {count['patients']}" for name, count in modalities.items())
+        found = (f"{named_together([name])} of {count['patients']}" for name, count in modalities.items())
         lines.append(f"  patients by modality: {', '.join(found)}")
     lines.append(f"  auxiliary: {made.counts['auxiliary']['images']} images; left out: {made.counts['left_out']}")
     lines.extend(f"  {finding.severity}: {finding.message}" for finding in made.findings)

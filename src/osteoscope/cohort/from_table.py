@@ -21,7 +21,7 @@ from osteoscope.cohort.table import (
     pseudonyms,
     resolve_inside,
 )
-from osteoscope.cohort.tabular import TableRow, numbers_in, read_rows
+from osteoscope.cohort.tabular import TableRow, numbers_in, read_rows_in
 from osteoscope.errors import ImageError, InputError, TableError
 from osteoscope.imaging.labelme import BORDER, SUFFIX, read_labelme
 
@@ -98,6 +98,8 @@ def read_table(
     classes: Sequence[str] | None = None,
     source: str | None = None,
     progress: Progress | None = None,
+    *,
+    encoding: str | None = None,
 ) -> Cohort:
     """Read a table with a row an image as a cohort.
 
@@ -118,6 +120,8 @@ def read_table(
         Where the patients come from: the same identifier of the same source is the same patient in every cohort.
     progress
         Told of each image that was read.
+    encoding
+        Of a CSV that is not in UTF-8.
 
     Raises
     ------
@@ -133,7 +137,8 @@ def read_table(
     """
     if not images.is_dir():
         raise InputError("the image folder is missing", path=images, remedy="name it with --images")
-    rows = check_rows(read_rows(table, REQUIRED), images, classes, source or DEFAULT_SOURCE)
+    read = read_rows_in(table, REQUIRED, encoding)
+    rows = check_rows(read, images, classes, source or DEFAULT_SOURCE)
     return cohort_of(rows, _all_measured(table, images, rows.entries, progress))
 
 

@@ -156,6 +156,19 @@ def read_rows(path: Path, required: Iterable[str], *, encoding: str | None = Non
     return rows
 
 
+def read_rows_in(path: Path, required: Iterable[str], encoding: str | None) -> list[TableRow]:
+    """Read a table whose encoding can be named with ``--encoding``: as `read_rows`, and a fault of it says so."""
+    try:
+        return read_rows(path, required, encoding=encoding)
+    except TableError as fault:
+        if not isinstance(fault.__cause__, UnicodeError):
+            raise
+        remedy = (
+            "save it as CSV in UTF-8, or name its encoding: --encoding cp1252 for what Excel writes in Western Europe"
+        )
+        raise TableError(fault.message, path=path, remedy=remedy) from fault
+
+
 def _cells(names: Sequence[str], record: Sequence[Any]) -> dict[str, str]:
     texts = {name: _text(value) for name, value in zip(names, record, strict=True)}
     return {name: text for name, text in texts.items() if name and text.lower() not in _MISSING}

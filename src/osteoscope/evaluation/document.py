@@ -57,6 +57,8 @@ class Predictions:
     """(n, classes)."""
     verdicts: NDArray[np.int64]
     """(n,) class index, or -1 for indeterminate."""
+    probabilities_of_images: NDArray[np.float64] | None = None
+    """(n, classes), as `probabilities`, were nothing but the images known; None where that is not asked."""
 
 
 @dataclass(frozen=True, kw_only=True)

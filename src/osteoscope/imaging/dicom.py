@@ -22,6 +22,7 @@ from osteoscope.imaging.headers import (
     scan,
 )
 from osteoscope.imaging.opened import KnownFile, Stamp, opened, stamp_of
+from osteoscope.imaging.person import Person, person_of
 from osteoscope.imaging.pixels import JPEG_EXTENDED, LARGEST_FRAME, READ, PixelFormat, stored_frames
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 from osteoscope.imaging.synthetic import is_phantom
@@ -85,6 +86,8 @@ class Header:
         How the pixels are stored.
     units
         How stored values become modality units.
+    person
+        Whom it says that it shows.
     phantom
         Whether it says that it was made from the phantom (`osteoscope.imaging.synthetic`).
     remarks
@@ -108,6 +111,7 @@ class Header:
     aspect: float
     pixels: PixelFormat
     units: Units
+    person: Person
     phantom: bool = False
     remarks: tuple[str, ...] = ()
 
@@ -239,6 +243,7 @@ def _header(path: Path, stamp: Stamp, transfer_syntax: str, elements: Elements, 
         aspect=aspect,
         pixels=pixels,
         units=units_of(elements, pixels, modality, remarks),
+        person=person_of(elements),
         phantom=is_phantom(
             {"Manufacturer": elements.word(0x00080070), "ManufacturerModelName": elements.word(0x00081090)}
         ),

@@ -115,6 +115,8 @@ _TEXT = frozenset(
         0x00080070,  # Manufacturer
         0x00081090,  # Manufacturer's Model Name
         0x00089007,  # Frame Type
+        0x00100040,  # Patient's Sex
+        0x00101010,  # Patient's Age
         0x00180050,  # Slice Thickness
         0x00180060,  # KVP
         0x00180081,  # Echo Time

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from osteoscope.errors import ImageError
 from osteoscope.imaging.discover import Found, discover, look_into
+from osteoscope.imaging.person import NOBODY, Person
 from osteoscope.imaging.refusal import LEFT_OUT, Refusal, RefusalCode, RefusedImageError
 from osteoscope.storage import short_hash
 
@@ -46,6 +47,8 @@ class Image:
         What tells it from other images of the same series, or empty.
     dicom_modality
         Modality (0008,0060), or empty.
+    person
+        Whom its first file says that it shows; `NOBODY` for anything but DICOM.
     encodings
         Transfer syntaxes of a DICOM series, each by its name (PS3.6 A).
     aside
@@ -65,10 +68,19 @@ class Image:
     series: str = ""
     part: str = ""
     dicom_modality: str = ""
+    person: Person = NOBODY
     encodings: tuple[str, ...] = ()
     aside: RefusalCode | None = None
     phantom: bool = False
     remarks: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """Modality of its values; of what is neither CT, MR nor a radiograph that of its files, ``OT`` if none.
+
+        OT, for other, is DICOM's own word (PS3.3 C.7.3.1.1.1).
+        """
+        return (self.dicom_modality or "OT") if self.aside is RefusalCode.OTHER_MODALITY else self.volume.modality
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -221,19 +233,15 @@ def images_at(
 
 def study_of(path: Path) -> str:
     """Give the short hash of a DICOM file's Study Instance UID, though it was refused; empty where none can be read."""
-    return _hashed(path, 0x0020000D)
+    from osteoscope.imaging.headers import scan
+    from osteoscope.imaging.opened import opened
 
-
-def patient_of(path: Path) -> str:
-    """Give the short hash of a DICOM file's Patient ID; empty where it has none. Never to be written."""
-    return _hashed(path, 0x00100020)
-
-
-def _hashed(path: Path, tag: int) -> str:
-    from osteoscope.imaging.person import words_in
-
-    (word,) = words_in(path, (tag,))
-    return short_hash(word) if word else ""
+    try:
+        with opened(path) as stream:
+            study = scan(stream).elements.word(0x0020000D)
+    except Exception:
+        return ""
+    return short_hash(study) if study else ""
 
 
 def _open_dicom(paths: tuple[Path, ...]) -> list[Image | Refusal]:
@@ -260,6 +268,7 @@ def _of_series(series: Series) -> Image:
         series=series.name,
         part=series.part,
         dicom_modality=series.dicom_modality,
+        person=series.person,
         encodings=tuple(transfer_syntax_name(uid) for uid in series.transfer_syntaxes),
         aside=series.aside,
         phantom=series.phantom,

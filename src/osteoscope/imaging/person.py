@@ -1,4 +1,4 @@
-"""Who a DICOM file says that it shows: age and sex, and nothing by which anybody is known."""
+"""Who a DICOM file says that it shows: age and sex, and whether two files mean one patient, but not whom."""
 
 from __future__ import annotations
 
@@ -6,24 +6,38 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from osteoscope.storage import short_hash
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from osteoscope.imaging.headers import Elements
 
 YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 """Of the units of an age string (PS3.5 6.2, AS)."""
 
 _SEXES: dict[str, Literal["F", "M"]] = {"F": "F", "M": "M"}
 
-_SEX, _AGE = 0x00100040, 0x00101010
+_IDENTIFIER, _SEX, _AGE = 0x00100020, 0x00100040, 0x00101010
 
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Age in years and sex of a patient; None where not known."""
+    """A patient.
+
+    Parameters
+    ----------
+    age, sex
+        In years, and as it is stated; None where not known.
+    patient
+        Short hash of the Patient ID (0010,0020); empty where there is none. Never to be written.
+    """
 
     age: float | None = None
     sex: Literal["F", "M"] | None = None
+    patient: str = ""
+
+
+NOBODY = Person()
+"""Of whom nothing is known."""
 
 
 def years_of(text: str) -> float | None:
@@ -35,20 +49,11 @@ def years_of(text: str) -> float | None:
     return float(found[1]) * YEARS[found[2]] if found and int(found[1]) else None
 
 
-def person_in(path: Path) -> Person:
-    """Read who a DICOM file says that it shows (PS3.3 C.7.1.1, C.7.2.2); nobody where it is none, or damaged."""
-    age, sex = words_in(path, (_AGE, _SEX))
-    return Person(age=years_of(age), sex=_SEXES.get(sex.upper()))
-
-
-def words_in(path: Path, tags: Sequence[int]) -> tuple[str, ...]:
-    """Read texts of a DICOM file by their tags; each is empty where it has none, or where the file cannot be read."""
-    from osteoscope.imaging.headers import scan
-    from osteoscope.imaging.opened import opened
-
-    try:
-        with opened(path) as stream:
-            elements = scan(stream, also=frozenset(tags)).elements
-    except Exception:
-        return ("",) * len(tags)
-    return tuple(elements.word(tag) for tag in tags)
+def person_of(elements: Elements) -> Person:
+    """Take from a file's header who it says that it shows (PS3.3 C.7.1.1, C.7.2.2)."""
+    identifier = elements.word(_IDENTIFIER)
+    return Person(
+        age=years_of(elements.word(_AGE)),
+        sex=_SEXES.get(elements.word(_SEX).upper()),
+        patient=short_hash(identifier) if identifier else "",
+    )

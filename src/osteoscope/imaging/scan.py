@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from osteoscope.imaging.evenly import with_ends
 from osteoscope.imaging.opened import KnownFile
 from osteoscope.imaging.orientation import Turn, plane_axis_of, turn_to_display
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
@@ -200,7 +201,7 @@ def _modality(stated: str | None, read: Reader, planes: int, path: Path) -> tupl
     if stated is not None:
         reason, remedy = f"expected CT or MR, found {stated[:16]!r}", "leave it out, or say which modality it is"
         raise RefusedImageError(RefusalCode.OTHER_MODALITY, reason, path=path, remedy=remedy)
-    some = np.unique(np.linspace(0, planes - 1, _SAMPLED_PLANES).round().astype(int)).tolist()
+    some = with_ends(0, planes - 1, _SAMPLED_PLANES)
     values = np.concatenate([read([plane])[0, ::2, ::2].ravel() for plane in some])
     fat_or_air = np.mean((values < -50) & (values > -1100))
     soft_tissue = np.mean((values > -200) & (values < 300))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from osteoscope.imaging.evenly import with_ends
 from osteoscope.imaging.headers import scan
 from osteoscope.imaging.look import look
 from osteoscope.imaging.opened import opened
@@ -127,7 +128,7 @@ def look_at_scan(volume: Volume) -> Look:
         If a plane cannot be decoded.
     """
     qualities: list[dict[str, float]] = []
-    measured = set(_evenly(min(volume.geometry.shape[0], _MOST_PLANES), _MOST_MEASURED))
+    measured = set(with_ends(0, min(volume.geometry.shape[0], _MOST_PLANES) - 1, _MOST_MEASURED))
 
     def windowed() -> Iterator[NDArray[np.float32]]:
         for place, plane in enumerate(_planes(volume)):
@@ -141,16 +142,10 @@ def look_at_scan(volume: Volume) -> Look:
     return replace(seen, features=features, words=words)
 
 
-def _evenly(count: int, most: int) -> list[int]:
-    """Choose places of so many, the first and the last among them."""
-    places: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
-    return places
-
-
 def _planes(volume: Volume) -> Iterator[NDArray[np.float32]]:
     """Read the planes that are looked at, a few at a time."""
     count, rows, columns = volume.geometry.shape
-    chosen, at_once = _evenly(count, _MOST_PLANES), max(1, _VALUES_AT_ONCE // (rows * columns))
+    chosen, at_once = with_ends(0, count - 1, _MOST_PLANES), max(1, _VALUES_AT_ONCE // (rows * columns))
     for first in range(0, len(chosen), at_once):
         yield from volume.read(chosen[first : first + at_once])
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from osteoscope.imaging.frames import Frame, Orientation
+    from osteoscope.imaging.person import Person
 
 SAME_DIRECTION = 1e-3
 """Direction cosines that differ by at most this are one orientation; those of three decimals are off by half of it."""
@@ -66,6 +67,8 @@ class Series:
         What tells it from the other parts of its series, such as ``echo 2``; empty where the series is one image.
     dicom_modality
         Modality (0008,0060) as the files have it, such as ``CR``, or empty.
+    person
+        Whom the first file says that it shows.
     phantom
         Whether the files say that they were made from the phantom (`osteoscope.imaging.synthetic`).
     transfer_syntaxes
@@ -83,6 +86,7 @@ class Series:
     name: str
     part: str
     dicom_modality: str
+    person: Person
     phantom: bool
     transfer_syntaxes: tuple[str, ...]
     aside: RefusalCode | None
@@ -416,6 +420,7 @@ def _series(name: str, found: _Found, part: str) -> Series:
         name=name,
         part=part,
         dicom_modality=header.dicom_modality,
+        person=header.person,
         phantom=header.phantom,
         transfer_syntaxes=tuple(dict.fromkeys(file.header.transfer_syntax for file in files)),
         aside=header.aside,

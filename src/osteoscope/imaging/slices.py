@@ -18,6 +18,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from osteoscope.errors import InputError
+from osteoscope.imaging.evenly import with_ends
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 from osteoscope.imaging.resampling import Rectangle, resample_rectangle, spread
 from osteoscope.imaging.survey import survey
@@ -122,7 +123,7 @@ def plan_slices(volume: Volume, config: VolumeConfig, *, lesion: NDArray[np.floa
         side = config.size * config.lesion_spacing
         body = body and body.including(region)
     rectangle = _square_about(region, side, steps)
-    planes = _evenly(region[0], steps[0], config)
+    planes = _planes(region[0], steps[0], config)
     return SlicePlan(
         size=config.size,
         planes=planes,
@@ -304,14 +305,12 @@ def _square_about(region: Box, side: float, steps: tuple[float, float, float]) -
     return Rectangle(left=(left + right - width) / 2, top=(top + bottom - height) / 2, width=width, height=height)
 
 
-def _evenly(extent: Extent, step: float, config: VolumeConfig) -> tuple[int, ...]:
+def _planes(extent: Extent, step: float, config: VolumeConfig) -> tuple[int, ...]:
     """Choose planes from those that an extent touches."""
     first = int(np.floor(extent[0] + _TOUCHES))
     last = max(first, int(np.ceil(extent[1] - _TOUCHES)) - 1)
     count = min(config.planes, 1 + int((last - first) * step / config.step + _TOUCHES))
-    if count == 1:
-        return ((first + last) // 2,)
-    return tuple(np.unique(np.linspace(first, last, count).round().astype(int)).tolist())
+    return tuple(with_ends(first, last, count))
 
 
 def _stacks(planes: Sequence[int], count: int, step: float, config: VolumeConfig) -> tuple[tuple[int, ...], ...]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from osteoscope.imaging.evenly import middles
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -122,7 +124,7 @@ def survey(volume: Volume) -> Survey:
     if steps is None:
         msg = "expected a volume whose place is known"
         raise ValueError(msg)
-    places = [_evenly(*axis) for axis in zip(volume.geometry.shape, steps, _MOST, strict=True)]
+    places = [_places(*axis) for axis in zip(volume.geometry.shape, steps, _MOST, strict=True)]
     values = np.stack([volume.read([plane])[0][np.ix_(*places[1:])] for plane in places[0].tolist()])
     # In a CT the lowest window takes what is padded, and nothing else lies so far from all others as metal.
     padding = padding_of(values) if volume.modality == "MR" else ()
@@ -138,11 +140,11 @@ def survey(volume: Volume) -> Survey:
     return Survey(body=found, values=values[usable & body], padding=padding)
 
 
-def _evenly(size: int, step: float, most: int) -> NDArray[np.intp]:
+def _places(size: int, step: float, most: int) -> NDArray[np.intp]:
     """Choose places along an axis."""
     # The same number if an affine was rounded to float32, as a NIfTI's is.
     count = min(size, most, max(1, int(size * step / _APART + 0.499)))
-    return ((np.arange(count) + 0.5) * size / count).astype(np.intp)
+    return middles(size, count)
 
 
 def _located(body: Mask, places: list[NDArray[np.intp]], shape: tuple[int, int, int]) -> Body:

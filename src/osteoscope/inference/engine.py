@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from osteoscope.bundle.format import Precision
     from osteoscope.inference.runtimes import Runtime, RuntimeName
-
-Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)

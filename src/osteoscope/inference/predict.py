@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.covariates import CovariateEncoder
     from osteoscope.cohort.table import Case, CaseImage
-    from osteoscope.config import PreparationConfig, RegionOfInterest
+    from osteoscope.config import Covariate, PreparationConfig, RegionOfInterest
     from osteoscope.imaging.prepare import Lesion
     from osteoscope.inference.engine import MemberEngine, PlaneReadings
 
@@ -60,6 +60,11 @@ class Member:
 
     engine: MemberEngine
     encoder: CovariateEncoder | None = None
+
+    def told(self, patient: Patient) -> tuple[Covariate, ...]:
+        """Name what of a patient the network is told: what it takes, as far as it is known."""
+        names = () if self.encoder is None else self.encoder.names
+        return tuple(name for name in names if getattr(patient, name) is not None)
 
     def covariates(self, patient: Patient) -> NDArray[np.float32] | None:
         """Encode what is known of a patient: (covariates,), or None for a network that takes none."""
@@ -219,9 +224,15 @@ def predict_case(case: Case, prepared: Prepared, members: Sequence[Member]) -> E
         )
         for place, (image, looks, start) in enumerate(zip(case.images, read.looks, read.starts, strict=True))
     )
+    told = members[0].told(case)
     return ExplainedCase(
         prediction=CasePrediction(
-            patient=case.patient, label=case.label, logits=tuple(judged.logits.tolist()), images=images
+            patient=case.patient,
+            label=case.label,
+            logits=tuple(judged.logits.tolist()),
+            logits_of_images=tuple(judged.logits_of_images.tolist()) if told else None,
+            told=told,
+            images=images,
         ),
         evidence=judged.evidence,
         lesions=read.lesions,

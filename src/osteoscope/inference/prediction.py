@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from osteoscope.config import Covariate
 from osteoscope.imaging.prepare import Square
 from osteoscope.imaging.resampling import Rectangle
 
@@ -100,7 +101,16 @@ class CasePrediction(_Record):
     """Index of the proven class; None if it is not known."""
     logits: tuple[float, ...]
     """Mean over the members; free of the class prior."""
+    logits_of_images: tuple[float, ...] | None = None
+    """As `logits`, were nothing but the images known; None where nothing else is."""
+    told: tuple[Covariate, ...] = ()
+    """What of the patient the networks were told beside the images."""
     images: tuple[ImagePrediction, ...]
+
+    @property
+    def said_by_images(self) -> tuple[float, ...]:
+        """The logits, were nothing but the images known."""
+        return self.logits_of_images or self.logits
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,12 +17,12 @@ from osteoscope.inference.runtimes import INT8_RUNTIME
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from osteoscope.bundle.format import Precision
     from osteoscope.bundle.load import Bundle
     from osteoscope.cohort.table import Case
     from osteoscope.config import PreparationConfig
     from osteoscope.evaluation.calibration import CalibrationMap
     from osteoscope.evaluation.conformal import ConformalThresholds
-    from osteoscope.inference.engine import Precision
     from osteoscope.inference.prediction import ExplainedCase
 
 

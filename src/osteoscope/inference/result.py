@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from osteoscope.bundle.format import Precision
 from osteoscope.config import Covariate
 from osteoscope.imaging.refusal import RefusalCode
 from osteoscope.imaging.volume import Modality
@@ -19,6 +20,8 @@ OUT_OF_SCOPE = "out_of_scope"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ShortHash = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+OtherModality = Annotated[str, Field(pattern=r"^[A-Z0-9_ ]{1,16}$")]
+"""A code string (PS3.5 6.2, CS)."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Row = tuple[float, float, float, float]
 Affine = tuple[Row, Row, Row, Row]
@@ -81,8 +84,9 @@ class ImageNotUsed(_Part):
     """An image of the study that the networks did not read, and why."""
 
     name: str
-    modality: Modality
-    """As which it was opened; what is none of these is opened as a radiograph, and has the code ``other_modality``."""
+    modality: Modality | OtherModality
+    """As which it was opened; of what is none of these its Modality (0008,0060), such as ``PT``, or ``OT`` if none is
+    stated."""
     code: RefusalCode | Literal["outside", "other_series", "copy"]
     """Why, of the codes in ``docs/files.md``; or ``outside``: the bundle does not read such images; ``other_series``:
     another series of the scan was read; ``copy``: it has the values of an image that was read."""
@@ -107,7 +111,7 @@ class BundleUsed(_Part):
     osteoscope: str
     """The version that made it."""
     members: Annotated[int, Field(ge=1)]
-    precision: Literal["float32", "int8"] = "float32"
+    precision: Precision = "float32"
     """That its networks computed with."""
     provenance: Literal["clinical", "phantom"]
 

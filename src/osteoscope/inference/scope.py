@@ -44,7 +44,7 @@ _ASIDE = {
     RefusalCode.BLANK: "every pixel has the same value",
     RefusalCode.LABELS: "numbers of regions rather than grey values",
     RefusalCode.MISSING_PLACE: "a scan that does not state its place in the patient",
-    RefusalCode.SEVERAL_FRAMES: "a film of several frames rather than one radiograph",
+    RefusalCode.SEVERAL_FRAMES: "several frames rather than one radiograph",
 }
 
 NotUsedCode = RefusalCode | Literal["outside", "other_series", "copy"]
@@ -228,13 +228,18 @@ def _outside(one: StudyImage, modalities: Sequence[Modality], *, research: bool)
     if image.aside is not None and not research:
         code = image.aside
     elif one.modality not in modalities:
-        reason = f"{_indefinite(one.modality)}, where {named_together(modalities)} are read"
+        reason = f"{_indefinite(image.kind)}, where {named_together(modalities)} are read"
         return LeftOut(name=one.name, image=image, code="outside", reason=reason)
     elif one.modality == "radiograph" and geometry.shape[0] > 1:
         code = RefusalCode.SEVERAL_FRAMES
     elif one.modality != "radiograph" and geometry.affine is None:
         code = RefusalCode.MISSING_PLACE
-    return None if code is None else LeftOut(name=one.name, image=image, code=code, reason=_ASIDE[code])
+    if code is None:
+        return None
+    reason = _ASIDE[code]
+    if code is RefusalCode.OTHER_MODALITY:
+        reason = f"{_indefinite(image.kind)}, which is {reason}"
+    return LeftOut(name=one.name, image=image, code=code, reason=reason)
 
 
 def _no_picture(one: StudyImage, values: Values, used: Sequence[UsedImage]) -> LeftOut | None:
@@ -268,5 +273,6 @@ def _cubic_mm(one: StudyImage) -> float:
     return float(np.prod(geometry.shape) * np.prod(geometry.steps or (0.0,)))
 
 
-def _indefinite(modality: Modality) -> str:
-    return {"radiograph": "a radiograph", "CT": "a CT", "MR": "an MR"}[modality]
+def _indefinite(kind: str) -> str:
+    known = {"radiograph": "a radiograph", "CT": "a CT", "MR": "an MR"}
+    return known.get(kind, f"an image of modality {kind}")

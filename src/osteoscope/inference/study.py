@@ -11,7 +11,6 @@ import numpy as np
 
 from osteoscope.cohort.covariates import split_sites
 from osteoscope.imaging.mixed import in_words, named_together
-from osteoscope.imaging.open import patient_of
 from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.engine import PlaneReadings
 from osteoscope.inference.pipeline import made_ahead
@@ -257,8 +256,7 @@ def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
 
 def _several_patients(selection: Selection) -> list[str]:
     """Say if images that are judged together name different patients."""
-    files = [path for one in selection.used if one.image.format == "DICOM" for path in one.image.files[:1]]
-    patients = {patient for path in files if (patient := patient_of(path))}
+    patients = {one.image.person.patient for one in selection.used} - {""}
     if len(patients) < 2:
         return []
     return [f"The images have {len(patients)} different Patient IDs, and were judged as those of one patient."]

@@ -227,6 +227,7 @@ def case_content(
     made_by: str,
     study_href: str,
     preparation: PreparationConfig,
+    of_images: Sequence[float] = (),
 ) -> CaseContent:
     """Gather a case's page.
 
@@ -246,6 +247,8 @@ def case_content(
         Where the study report lies, relative to the page.
     preparation
         That the prediction was made with: where the network is to look again and looked once, it found no lesion.
+    of_images
+        The probabilities, were nothing but the images known; needed where the network is told something else.
 
     Raises
     ------
@@ -282,6 +285,8 @@ def case_content(
         compared=f"{', '.join(classes)} were compared with each other, and with nothing else.",
         made_by=made_by,
         second_look=_second_look(explained, preparation.second_look),
+        told=tuple(explained.prediction.told),
+        of_images=tuple(of_images),
         covariates=covariates,
         study_href=study_href,
         phantom=any(image.phantom for image in case.images),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from osteoscope.imaging.mixed import in_words
 from osteoscope.report import figures
 from osteoscope.report.overlay import (
     UNIT_TEXT,
@@ -78,7 +79,8 @@ def case_html(content: CaseContent) -> str:
     Raises
     ------
     ValueError
-        If the probabilities, the prior or an image's evidence do not have one entry a class.
+        If the probabilities, the prior or an image's evidence do not have one entry a class, nor, where something was
+        told beside the images, the probabilities by the images alone.
     """
     _check(content)
     scale = max(
@@ -90,6 +92,7 @@ def case_html(content: CaseContent) -> str:
         "case.html.j2",
         phantom=content.phantom,
         content=content,
+        told=in_words(content.told) if content.told else "",
         answers=list(zip(content.classes, content.probabilities, content.prior, strict=True)),
         pictures=[_picture(image, content, scale) for image in content.images],
         volumes=[_volume(volume, content, scale) for volume in content.volumes],
@@ -188,6 +191,7 @@ def _marked(picture: Picture, content: CaseContent) -> Picture:
 def _check(content: CaseContent) -> None:
     expected = len(content.classes)
     found = {"probabilities": len(content.probabilities), "prior": len(content.prior)}
+    found |= {"probabilities by the images alone": len(content.of_images)} if content.told else {}
     found |= {f"evidence of {image.name}": len(np.atleast_1d(image.evidence)) for image in content.images}
     for name, number in found.items():
         if number != expected:

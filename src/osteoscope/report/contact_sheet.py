@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from osteoscope.imaging.mixed import named_together
 from osteoscope.report.content import RESEARCH_STAMP
 from osteoscope.report.figures import PALETTE
 from osteoscope.report.pages import data_uri, rendered_in_parts
@@ -160,6 +161,7 @@ def sheet_parts(content: SheetContent, cases: Iterable[SheetCase]) -> Iterator[s
         colours={name: PALETTE[number % len(PALETTE)] for number, name in enumerate(content.classes)},
         cases=((case, filed.index(case.label or AUXILIARY)) for case in cases),
         picture=_picture_uri,
+        named=named_together,
         grouped=_grouped(content.left_out),
         stamp=RESEARCH_STAMP,
     )

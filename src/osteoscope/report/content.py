@@ -364,6 +364,10 @@ class CaseContent:
     second_look: SecondLook | None = None
     """Where the network looks again; None where it looks once."""
     covariates: Mapping[str, str] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
+    """Which of the covariates the network was told beside the images."""
+    of_images: tuple[float, ...] = ()
+    """The probabilities, were nothing but the images known; there where anything was told."""
     study_href: str | None = None
     """Where the study report lies, relative to this page."""
     phantom: bool = False

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from osteoscope.errors import ImageError, InputError, OsteoscopeError
+from osteoscope.imaging.evenly import middles
 from osteoscope.imaging.masks import read_mask
 from osteoscope.imaging.open import open_image
 from osteoscope.imaging.picture import pixel_sha256
@@ -230,9 +231,7 @@ def planes_to_show(read: Sequence[int], areas: NDArray[np.int64] | None) -> list
 
 def _evenly(planes: Sequence[int], count: int) -> list[int]:
     """Take as many as are wanted from the middles of as many equal parts."""
-    if len(planes) <= count:
-        return list(planes)
-    return [planes[int((place + 0.5) * len(planes) / count)] for place in range(count)]
+    return [planes[place] for place in middles(len(planes), min(count, len(planes))).tolist()]
 
 
 def _in_reading_order(planes: Sequence[int], volume: Volume, *, first: int | None) -> list[int]:

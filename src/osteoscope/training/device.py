@@ -33,7 +33,7 @@ class Device:
         return Fabric(accelerator=self.kind, devices=1, precision=self.precision)
 
 
-def choose_device(precision: Literal["auto", "32-true", "bf16-mixed"], threads: int | None) -> Device:
+def choose_device(precision: Precision | Literal["auto"], threads: int | None) -> Device:
     """Take an accelerator where there is one, and bfloat16 where the device computes with it.
 
     Parameters

@@ -115,6 +115,7 @@ def _calibrate_repeat(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...])
         fit=lambda logits, labels: choose_calibration(logits, labels, prior).calibration,
     )
     verdicts = np.full(len(rows.labels), INDETERMINATE, dtype=np.int64)
+    of_images = np.array([case.said_by_images for case in rows.cases], dtype=np.float64)
     conformal_of = {}
     for fold in np.unique(rows.folds):
         here, others = rows.folds == fold, rows.folds != fold
@@ -122,6 +123,7 @@ def _calibrate_repeat(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...])
         shares = fitted.maps[str(fold)].apply(rows.logits[others])
         conformal_of[int(fold)] = fit_conformal(shares, rows.labels[others], CONFORMAL_LEVEL)
         verdicts[here] = verdicts_of(fitted.probabilities[here], conformal_of[int(fold)])
+        of_images[here] = fitted.maps[str(fold)].apply(of_images[here])
     owners = np.repeat(np.arange(len(rows.cases)), [len(case.images) for case in rows.cases])
     image_logits = np.array([image.logits for case in rows.cases for image in case.images])
     image_folds = rows.folds[owners]
@@ -139,6 +141,7 @@ def _calibrate_repeat(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...])
             repeats=np.full(len(rows.cases), repeat),
             probabilities=fitted.probabilities,
             verdicts=verdicts,
+            probabilities_of_images=of_images,
         ),
         by_image=Predictions(
             patients=tuple(rows.cases[owner].patient for owner in owners),
@@ -154,10 +157,12 @@ def _calibrate_repeat(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...])
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:
+    of_images = [part.probabilities_of_images for part in parts if part.probabilities_of_images is not None]
     return Predictions(
         patients=tuple(patient for part in parts for patient in part.patients),
         labels=np.concatenate([part.labels for part in parts]),
         repeats=np.concatenate([part.repeats for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
         verdicts=np.concatenate([part.verdicts for part in parts]),
+        probabilities_of_images=np.concatenate(of_images) if of_images else None,
     )

@@ -61,17 +61,10 @@ def cohort_from_btxrd(
     ----------
     archive
         Folder with ``images/``, ``Annotations/`` and ``dataset.csv`` or ``dataset.xlsx``.
-    output
-        Where the cohort goes.
     classes
         Names of its columns, or ``normal``; everything else stays as auxiliary.
-    progress
-        Is told how many of how many images are read.
-
-    Raises
-    ------
-    InputError, CohortError, StorageError
-        If the archive cannot be read as one, the classes do not exist, or the cohort cannot be written.
+    output, progress
+        As for `cohort_from_table`, which also says what is raised.
     """
     require("pandas", "pyarrow")
     from osteoscope.cohort.btxrd import read_btxrd
@@ -86,6 +79,7 @@ def cohort_from_table(
     images: Path,
     classes: Sequence[str] = (),
     source: str | None = None,
+    encoding: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CohortSummary:
     """Make a cohort from a table of patient, image, label and optional columns.
@@ -102,18 +96,21 @@ def cohort_from_table(
         Labels that form the classes; none takes all that the table has.
     source
         Name of where the patients come from: the same patient of the same source gets the same pseudonym.
+    encoding
+        Of a table as CSV that is not in UTF-8.
     progress
         Is told how many of how many images are read.
 
     Raises
     ------
     InputError, CohortError, StorageError
-        If the table or an image cannot be used, or the cohort cannot be written.
+        If what the cohort is made from or its classes cannot be used, or the cohort cannot be written.
     """
     require("pandas", "pyarrow")
     from osteoscope.cohort.from_table import read_table
 
-    return _keep_cohort(read_table(table, images, classes or None, source, progress=progress), output)
+    made = read_table(table, images, classes or None, source, progress=progress, encoding=encoding)
+    return _keep_cohort(made, output)
 
 
 def cohort_from_nifti(
@@ -131,19 +128,10 @@ def cohort_from_nifti(
     ----------
     folder
         In the layout of BIDS, or a file or a folder a patient.
-    output
-        Where the cohort goes.
     labels
         Table of patient, label and optional columns; ``participants.tsv`` of the folder where left out.
-    classes, source
-        As for `cohort_from_table`.
-    progress
-        Is told how many of how many images are read.
-
-    Raises
-    ------
-    InputError, CohortError, StorageError
-        If the folder or the table cannot be used, or the cohort cannot be written.
+    output, classes, source, progress
+        As for `cohort_from_table`, which also says what is raised.
     """
     require("pandas", "pyarrow")
     from osteoscope.cohort.from_nifti import read_nifti_folder
@@ -176,8 +164,8 @@ def cohort_from_dicom(
         Where the cohort goes, with de-identified copies of the series that are chosen.
     labels
         CSV, XLSX or Parquet with the column label and one or more of patient, study and accession.
-    classes
-        Labels that form the classes; none takes all that the table has.
+    classes, encoding
+        As for `cohort_from_table`.
     wishes
         What series are asked for; left out, one CT, one MR and all radiographs of the last study before the biopsy.
     roi_names
@@ -187,8 +175,6 @@ def cohort_from_dicom(
         What knows the patients; beside the cohort where left out.
     series
         Table of series with a person's decisions; the cohort's own, if it has one, where left out.
-    encoding
-        Of a label table as CSV that is not in UTF-8.
     jobs
         Worker processes; as many as there are processors where left out.
     stages

@@ -142,20 +142,19 @@ class _Told:
 def _content(cohort: Cohort, folder: Path) -> SheetContent:
     from osteoscope.cohort.audit import find_leaks
     from osteoscope.cohort.audit.run import audit_made_before
-    from osteoscope.cohort.table import counts as counts_of
+    from osteoscope.cohort.table import counts
     from osteoscope.report.contact_sheet import AUXILIARY, SheetContent
 
-    frame = cohort.frame
-    cases = cohort.case_rows
-    counts = {name: int(cases.loc[cases["label"] == name, "patient"].nunique()) for name in cohort.classes}
-    beside = set(frame["patient"]) - set(cases["patient"])
+    frame, counted = cohort.frame, counts(cohort)
+    of_class = {name: count["patients"] for name, count in counted["classes"].items()}
+    beside = set(frame["patient"]) - set(cohort.case_rows["patient"])
     audited = audit_made_before(cohort)
     return SheetContent(
         title=folder.absolute().name,
         classes=cohort.classes,
-        counts={**counts, **({AUXILIARY: len(beside)} if beside else {})},
+        counts={**of_class, **({AUXILIARY: len(beside)} if beside else {})},
         n_images=len(frame),
-        modalities=counts_of(cohort)["modalities"],
+        modalities=counted["modalities"],
         notes=cohort.notes,
         findings=find_leaks(cohort) if audited is None else audited.findings,
         audited=audited is not None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -259,7 +259,10 @@ def _calibrated(study: _Evaluation) -> tuple[Predictions, Predictions, list[str]
             verdicts=verdicts_of(probabilities, study.predictor.conformal),
         )
 
-    by_patient = predictions([c.patient for c in cases], [c.label for c in cases], [c.logits for c in cases])
+    by_patient = replace(
+        predictions([c.patient for c in cases], [c.label for c in cases], [c.logits for c in cases]),
+        probabilities_of_images=study.predictor.calibration.apply(np.array([c.said_by_images for c in cases])),
+    )
     by_image = predictions([c.patient for c, _ in rows], [c.label for c, _ in rows], [i.logits for _, i in rows])
     return by_patient, by_image, [image.image for _, image in rows]
 

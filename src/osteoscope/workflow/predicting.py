@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from osteoscope.bundle.format import Manifest
+    from osteoscope.bundle.format import Manifest, Precision
     from osteoscope.imaging.discover import Found
     from osteoscope.imaging.open import Opened
     from osteoscope.imaging.refusal import Refusal
-    from osteoscope.inference.engine import Precision
     from osteoscope.inference.pipeline import Stop
     from osteoscope.inference.predictor import Predictor
     from osteoscope.inference.result import StudyPrediction
@@ -340,14 +339,8 @@ def _predict_study(study: Study, stop: Stop, *, question: Question, predictor: P
 
 def _told(study: Study, question: Question) -> Told:
     """Take what the operator says of the patient, and what else the networks are told, from the files' headers."""
-    from osteoscope.imaging.person import person_in
-
-    names = question.bundle.manifest.network.covariates
-    if not {"age", "sex"} & set(names):
-        return question.told
-    # The first file of each image speaks for it.
-    people = {person_in(one.image.files[0]) for one in study.images if one.image.format == "DICOM"}
-    return question.told.completed(people, names)
+    people = {one.image.person for one in study.images}
+    return question.told.completed(people, question.bundle.manifest.network.covariates)
 
 
 def _keeping_planes(study: Study) -> Study:

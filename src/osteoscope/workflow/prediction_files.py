@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
+    from osteoscope.bundle.format import Precision
     from osteoscope.bundle.load import Bundle
     from osteoscope.imaging.prepare import Square
-    from osteoscope.inference.engine import Precision
     from osteoscope.inference.scope import Selection, Study
     from osteoscope.inference.study import ExplainedImage, ExplainedPlane, ExplainedStudy, Told
     from osteoscope.report.planes import ShownWindow
@@ -162,7 +162,7 @@ def write_prediction(
         ),
         overlays=tuple(_write_overlays(folder, question, study, explained)),
         not_used=tuple(
-            ImageNotUsed(name=one.name, modality=one.image.volume.modality, code=one.code, reason=one.reason)
+            ImageNotUsed(name=one.name, modality=one.image.kind, code=one.code, reason=one.reason)
             for one in selection.left_out
         ),
         refused=tuple(

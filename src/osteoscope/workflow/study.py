@@ -192,12 +192,13 @@ def write_case_pages(
     links = []
     for case, made_by in explained:
         patient = case.prediction.patient
-        row = rows[patient]
+        row, of_images = rows[patient], predictions.probabilities_of_images
         content = case_content(
             cases[patient],
             case,
             classes=classes,
             probabilities=predictions.probabilities[row].tolist(),
+            of_images=() if of_images is None else of_images[row].tolist(),
             prior=prior,
             verdict=int(predictions.verdicts[row]),
             made_by=made_by,

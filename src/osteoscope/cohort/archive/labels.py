@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from osteoscope.cohort.deidentify.values import study_and_series
 from osteoscope.cohort.from_table import proof_of
-from osteoscope.cohort.tabular import read_rows
+from osteoscope.cohort.tabular import read_rows_in
 from osteoscope.errors import TableError
 
 if TYPE_CHECKING:
@@ -100,15 +100,7 @@ def read_labels(path: Path, *, encoding: str | None = None) -> list[TableRow]:
     TableError
         If it cannot be read as one (see `osteoscope.cohort.tabular.read_rows`), or has none of `KEYS`.
     """
-    try:
-        rows = read_rows(path, ["label"], encoding=encoding)
-    except TableError as fault:
-        if not isinstance(fault.__cause__, UnicodeError):
-            raise
-        remedy = (
-            "save it as CSV in UTF-8, or name its encoding: --encoding cp1252 for what Excel writes in Western Europe"
-        )
-        raise TableError(fault.message, path=path, remedy=remedy) from fault
+    rows = read_rows_in(path, ["label"], encoding)
     if not any(key in row.cells for row in rows for key in KEYS):
         found = ", ".join(sorted({column for row in rows for column in row.cells}))
         reason = f"expected a column {', '.join(map(repr, KEYS[:-1]))} or {KEYS[-1]!r} with values, found {found}"
