@@ -19,7 +19,7 @@ from osteoscope.cohort.table import cases, read_cohort
 from osteoscope.errors import ImageError
 from osteoscope.imaging.open import images_at
 from osteoscope.inference.lesions import lesion_views
-from osteoscope.inference.predict import prepare_case, read_planes, two_planes
+from osteoscope.inference.predict import prepare_case, two_planes
 from osteoscope.inference.predictor import load_predictor
 from osteoscope.inference.scope import of_one_patient, select_images, studies_of
 from osteoscope.inference.study import ExplainedStudy, Told, explain_study
@@ -121,7 +121,7 @@ def test_two_are_missing(bundle: Bundle, predictor: Predictor, case: Case) -> No
 
 def test_planes_that_were_read_can_be_cut_once_more(predictor: Predictor, case: Case) -> None:
     prepared = prepare_case(case, PREPARATION)
-    planes = read_planes(prepared, predictor.explain(case).prediction)
+    planes = prepared.speaking_planes(predictor.explain(case).prediction.images)
     assert planes.shape == (9, 9, 64, 64)
     told = {tuple(one) for one in planes[:, 6:, 0, 0].tolist()}
     assert told == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}

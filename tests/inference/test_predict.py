@@ -12,9 +12,10 @@ from osteoscope.cohort.table import Case, CaseImage
 from osteoscope.config import PreparationConfig
 from osteoscope.errors import InputError
 from osteoscope.imaging.prepare import Lesion, Square
-from osteoscope.inference.engine import Judgement, MemberEngine, PlaneReadings
+from osteoscope.inference.engine import Judgement, Member, MemberEngine, PlaneReadings
 from osteoscope.inference.evidence import evidence_on_image
-from osteoscope.inference.predict import Member, PreparedCase, find_in_images, predict_case, prepare_pixels, read_planes
+from osteoscope.inference.predict import predict_case
+from osteoscope.inference.radiographs import PreparedRadiographs, prepare_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +97,7 @@ def prepared(
     pixels: Sequence[NDArray[np.float32]],
     preparation: PreparationConfig,
     lesions: Sequence[tuple[Lesion, ...]] | None = None,
-) -> PreparedCase:
+) -> PreparedRadiographs:
     return prepare_pixels(pixels, lesions or [()] * len(pixels), preparation)
 
 
@@ -184,7 +185,7 @@ def test_looks_lie_in_the_bag_image_by_image() -> None:
 def test_the_planes_that_speak_are_cut_once_more_in_the_order_of_the_looks() -> None:
     images, engine = prepared(TWO_IMAGES, TWICE), seeing()
     prediction = predict_case(case_of(TWO_IMAGES), images, [Member(engine=engine)]).prediction
-    planes = read_planes(images, prediction)
+    planes = images.speaking_planes(prediction.images)
     assert planes.shape == (2, 1, SIZE, SIZE)
     np.testing.assert_allclose(planes[:, 0, SIZE // 2, SIZE // 2], [0.8, 0.5], rtol=1e-5)
     np.testing.assert_array_equal(planes[1], images.planes[1])
@@ -260,7 +261,7 @@ WIDE = picture(0.2, shape=(40, 120))
 def test_what_is_seen_beside_the_image_is_not_looked_at() -> None:
     lesions = np.zeros((1, GRID, GRID), dtype=np.float32)
     lesions[0, 0, 2], lesions[0, 5, 4] = 0.9, 0.8
-    assert find_in_images(prepared([WIDE], TWICE), lesions) == ((),)
+    assert prepared([WIDE], TWICE).find(lesions) == ((),)
 
 
 def test_what_is_seen_across_the_edge_is_looked_at_as_far_as_the_image_goes() -> None:
@@ -271,7 +272,7 @@ def test_what_is_seen_across_the_edge_is_looked_at_as_far_as_the_image_goes() ->
 
 
 def test_a_nan_map_asks_for_no_second_look() -> None:
-    found = find_in_images(prepared([TWO_IMAGES[1]], TWICE), np.full((1, GRID, GRID), np.nan, dtype=np.float32))
+    found = prepared([TWO_IMAGES[1]], TWICE).find(np.full((1, GRID, GRID), np.nan, dtype=np.float32))
     assert found == ((),)
 
 

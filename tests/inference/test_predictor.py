@@ -17,7 +17,7 @@ from osteoscope.cohort.table import cases, read_cohort
 from osteoscope.config import PreparationConfig
 from osteoscope.errors import BundleError, ImageError, InputError
 from osteoscope.inference.engine import MemberEngine, PlaneReadings
-from osteoscope.inference.predict import PreparedCase, prepare_case
+from osteoscope.inference.predict import prepare_case
 from osteoscope.inference.predictor import Predictor, load_predictor
 from osteoscope.network.classifier import TumourNetwork
 
@@ -41,9 +41,7 @@ def several(other_cohort_folder: Path) -> list[Case]:
 
 
 def planes_of(case: Case, predictor: Predictor) -> NDArray[np.float32]:
-    prepared = prepare_case(case, predictor.preparation)
-    assert isinstance(prepared, PreparedCase)
-    return prepared.planes
+    return prepare_case(case, predictor.preparation).first_planes()
 
 
 def test_every_output_agrees_with_the_torch_network(

@@ -15,9 +15,10 @@ from osteoscope.evaluation.calibration import CalibrationMap
 from osteoscope.evaluation.conformal import Refused
 from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Lesion
-from osteoscope.inference.engine import Judgement, MemberEngine, PlaneReadings
-from osteoscope.inference.predict import Member, PreparedCase, prepare_case, prepare_pixels, read_pixels
+from osteoscope.inference.engine import Judgement, Member, MemberEngine, PlaneReadings
+from osteoscope.inference.predict import prepare_case, read_pixels
 from osteoscope.inference.predictor import Predictor, load_predictor
+from osteoscope.inference.radiographs import PreparedRadiographs, prepare_pixels
 from osteoscope.inference.robustness import Condition, disturbed_logits
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def test_decoded_pixels_are_prepared_as_cases_are(predictor: Predictor, some: li
     for case in some:
         decoded = [read_pixels(image) for image in case.images]
         expected = prepare_case(case, predictor.preparation)
-        assert isinstance(expected, PreparedCase)
+        assert isinstance(expected, PreparedRadiographs)
         found = prepare_pixels(decoded, [image.lesions for image in case.images], predictor.preparation)
         np.testing.assert_array_equal(found.planes, expected.planes)
         assert found.squares == expected.squares

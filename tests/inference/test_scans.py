@@ -14,7 +14,7 @@ from osteoscope.bundle.load import load_bundle
 from osteoscope.config import PreparationConfig
 from osteoscope.imaging.open import images_at
 from osteoscope.inference import scans as scans_module
-from osteoscope.inference.predict import predict_case, prepare_case, read_planes, two_planes
+from osteoscope.inference.predict import predict_case, prepare_case, two_planes
 from osteoscope.inference.predictor import load_predictor
 from osteoscope.inference.scans import PreparedScans
 from osteoscope.inference.scope import select_images, studies_of
@@ -109,8 +109,7 @@ def test_a_few_planes_at_a_time_say_what_all_at_once_do(
 
 def test_the_planes_that_were_read_can_be_cut_once_more(predictor: Predictor, two_scans: Case) -> None:
     prepared = prepare_case(two_scans, VOLUMES)
-    assert isinstance(prepared, PreparedScans)
-    planes = read_planes(prepared, predict_case(two_scans, prepared, predictor.members).prediction)
+    planes = prepared.speaking_planes(predict_case(two_scans, prepared, predictor.members).prediction.images)
     assert planes.shape == (12, 3, 64, 64)
     np.testing.assert_array_equal(two_planes(prepared), planes[:2])
     # Of one plane, itself and itself upside down.
@@ -118,4 +117,6 @@ def test_the_planes_that_were_read_can_be_cut_once_more(predictor: Predictor, tw
     few = PreparationConfig(volume=CONFIG.model_copy(update={"planes": 1}))
     single = PreparedScans.of_case(two_scans, few)
     alone = PreparedScans(volumes=single.volumes[:1], plans=single.plans[:1], preparation=few)
-    np.testing.assert_array_equal(two_planes(alone), np.concatenate([alone.cut(), alone.cut()[:, :, ::-1]]))
+    np.testing.assert_array_equal(
+        two_planes(alone), np.concatenate([alone.first_planes(), alone.first_planes()[:, :, ::-1]])
+    )

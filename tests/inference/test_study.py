@@ -23,9 +23,8 @@ from osteoscope.imaging.resampling import spread
 from osteoscope.imaging.slices import SlicePlan, plan_slices
 from osteoscope.imaging.values import values_of
 from osteoscope.imaging.volume import Geometry, Source, Volume
-from osteoscope.inference.engine import Judgement, MemberEngine, PlaneReadings
+from osteoscope.inference.engine import Judgement, Member, MemberEngine, PlaneReadings
 from osteoscope.inference.evidence import evidence_in_patient
-from osteoscope.inference.predict import Member
 from osteoscope.inference.predictor import Predictor
 from osteoscope.inference.scope import LeftOut, Selection, UsedImage
 from osteoscope.inference.study import ExplainedStudy, Told, explain_study

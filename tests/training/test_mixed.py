@@ -19,7 +19,6 @@ from osteoscope.config import AugmentationConfig
 from osteoscope.errors import ImageError, StorageError
 from osteoscope.imaging.mixed import indicators
 from osteoscope.inference.predict import PreparedMix, prepare_case
-from osteoscope.inference.scans import PreparedScans
 from osteoscope.network.classifier import TumourNetwork
 from osteoscope.training import room
 from osteoscope.training.augment import see
@@ -98,8 +97,7 @@ def test_a_plane_that_is_not_changed_is_the_one_that_prediction_reads(
     prepared = prepare_case(case, PREPARATION)
     assert isinstance(prepared, PreparedMix)
     read: dict[str, np.ndarray] = {
-        image.modality: part.cut() if isinstance(part, PreparedScans) else part.planes
-        for image, part in zip(case.images, prepared.parts, strict=True)
+        image.modality: part.first_planes() for image, part in zip(case.images, prepared.parts, strict=True)
     }
     told = modality_of(store, places)
     inside = np.s_[:, :, 1:-1, 1:-1]

@@ -76,7 +76,7 @@ def test_the_middle_of_a_canvas_is_the_plane_that_prediction_reads(tmp_path: Pat
     case = scan_case(tmp_path, mask=False)
     config = CONFIG.model_copy(update={"neighbours": 1, "windows": ((-1000, 1000), (0, 500))})
     store = load_volumes([case], config)
-    planes = PreparedScans.of_case(case, PreparationConfig(volume=config)).cut()
+    planes = PreparedScans.of_case(case, PreparationConfig(volume=config)).first_planes()
     assert planes.shape == (4, 6, 32, 32)
     np.testing.assert_allclose(store.planes.canvases[:, :, 8:-8, 8:-8].float().numpy(), planes, atol=1e-3)
 

@@ -22,8 +22,7 @@ from osteoscope.evaluation.calibration import CalibrationMap
 from osteoscope.evaluation.conformal import Refused
 from osteoscope.evaluation.document import Predictions, StudyFacts
 from osteoscope.evaluation.metrics import auc_score
-from osteoscope.inference.engine import Judgement, MemberEngine, PlaneReadings
-from osteoscope.inference.predict import Member
+from osteoscope.inference.engine import Judgement, Member, MemberEngine, PlaneReadings
 from osteoscope.inference.predictor import Predictor
 from osteoscope.phantom.render import render
 from osteoscope.workflow.truth import (

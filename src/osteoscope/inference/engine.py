@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from osteoscope.bundle.format import Precision
+    from osteoscope.cohort.covariates import CovariateEncoder
+    from osteoscope.config import Covariate
     from osteoscope.inference.runtimes import Runtime, RuntimeName
 
 
@@ -123,3 +125,42 @@ class MemberEngine:
             inputs["covariates"] = covariates[None].astype(np.float32)
         logits, weights = self._head.run(None, inputs)
         return Judgement(logits=logits, weights=weights)
+
+
+class Patient(Protocol):
+    """What may be known of a patient beside the images; see `osteoscope.cohort.table.Case`."""
+
+    @property
+    def age(self) -> float | None:
+        """In years."""
+
+    @property
+    def sex(self) -> Literal["F", "M"] | None:
+        """As it is recorded."""
+
+    @property
+    def site(self) -> str | None:
+        """Body sites, joined by ``+``."""
+
+    @property
+    def level(self) -> str | None:
+        """Levels of the spine, joined by ``+``."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Member:
+    """A network and how it wants to be told of covariates."""
+
+    engine: MemberEngine
+    encoder: CovariateEncoder | None = None
+
+    def told(self, patient: Patient) -> tuple[Covariate, ...]:
+        """Name what of a patient the network is told: what it takes, as far as it is known."""
+        names = () if self.encoder is None else self.encoder.names
+        return tuple(name for name in names if getattr(patient, name) is not None)
+
+    def covariates(self, patient: Patient) -> NDArray[np.float32] | None:
+        """Encode what is known of a patient: (covariates,), or None for a network that takes none."""
+        if self.encoder is None:
+            return None
+        return self.encoder.encode(age=patient.age, sex=patient.sex, site=patient.site, level=patient.level)

@@ -13,7 +13,7 @@ from osteoscope.imaging.prepare import Lesion, Square, lesion_on_plane, outline_
 from osteoscope.imaging.resampling import Rectangle, resample_mask, resample_rectangle
 from osteoscope.imaging.slices import cut_slices, without_neighbours
 from osteoscope.inference.evidence import evidence_on_image, on_pixels
-from osteoscope.inference.predict import lesions_on, prepare_case, prepared_image
+from osteoscope.inference.predict import lesions_on, prepare_image
 from osteoscope.inference.scans import PreparedScans
 
 if TYPE_CHECKING:
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.table import Case, CaseImage
     from osteoscope.config import PreparationConfig
-    from osteoscope.imaging.slices import SlicePlan
-    from osteoscope.imaging.volume import Volume
-    from osteoscope.inference.predict import PreparedCase
     from osteoscope.inference.prediction import ExplainedCase
+    from osteoscope.inference.radiographs import PreparedRadiographs
 
 _FINEST = 128
 """Rows and columns in which planes of CT and MR are compared, at most: all of a study's are in memory together, and the
@@ -63,15 +61,14 @@ def lesion_views(
     """
     if case.label is None or not any(image.lesions or image.mask for image in case.images):
         return []
-    prepared = prepare_case(case, preparation)
     about = _About(patient=case.patient, label=case.label, group=group)
     views: list[LesionView] = []
     for place, image in enumerate(case.images):
-        part, own = prepared_image(prepared, place)
-        if isinstance(part, PreparedScans):
-            views.extend(_views_of_scan(image, place, explained, part.volumes[own], part.plans[own], about))
+        prepared = prepare_image(image, preparation)
+        if isinstance(prepared, PreparedScans):
+            views.extend(_views_of_scan(image, place, explained, prepared, about))
         else:
-            views.extend(_view_of_radiograph(image, place, explained, part, own, about))
+            views.extend(_view_of_radiograph(image, place, explained, prepared, about))
     return views
 
 
@@ -85,16 +82,16 @@ class _About:
 
 
 def _view_of_radiograph(
-    image: CaseImage, place: int, explained: ExplainedCase, prepared: PreparedCase, own: int, about: _About
+    image: CaseImage, place: int, explained: ExplainedCase, prepared: PreparedRadiographs, about: _About
 ) -> Iterator[LesionView]:
-    """Give the view of a radiograph; `place` is that among the patient's images, `own` that among the prepared."""
+    """Give the view of the one radiograph that was prepared; `place` is that among the patient's images."""
     preparation, predicted = prepared.preparation, int(np.argmax(explained.prediction.logits))
     size, asked_to_find = preparation.size, preparation.second_look and preparation.second_look_at == "found"
     # A network that reads scans too is asked of every plane where the lesion is.
     asked = preparation.second_look or bool(preparation.modalities)
     whole, plane = Square(left=0, top=0, side=size), (size, size)
-    said, read = explained.prediction.images[place], prepared.squares[own]
-    lesions = lesions_on(prepared.pixels[own], image)
+    said, read = explained.prediction.images[place], prepared.squares[0]
+    lesions = lesions_on(prepared.pixels[0], image)
     mask = outline_mask(plane, [lesion_on_plane(lesion, read, size) for lesion in lesions])
     if not mask.any():
         return
@@ -106,7 +103,7 @@ def _view_of_radiograph(
         group=about.group,
         evidence=evidence_on_image(explained.evidence[explained.looks_at(place)], looks, plane)[predicted],
         mask=mask,
-        pixels=prepared.planes[own, 0],
+        pixels=prepared.planes[0, 0],
         lesion=on_pixels(likely, whole, plane)[0] if asked else None,
         found=tuple(_mask_of(look, plane) for look in looks[1:]) if asked_to_find else None,
         # Of a mix everything is measured plane by plane, and a radiograph is one.
@@ -115,11 +112,12 @@ def _view_of_radiograph(
 
 
 def _views_of_scan(
-    image: CaseImage, place: int, explained: ExplainedCase, volume: Volume, plan: SlicePlan, about: _About
+    image: CaseImage, place: int, explained: ExplainedCase, prepared: PreparedScans, about: _About
 ) -> Iterator[LesionView]:
-    """Take one plane after the other; of a volume no more is held than its mask."""
+    """Take one plane after the other of the one scan that was prepared; of it no more is held than its mask."""
     if image.mask is None:
         return
+    volume, plan = prepared.volumes[0], prepared.plans[0]
     predicted = int(np.argmax(explained.prediction.logits))
     marked = read_mask(image.mask, volume)
     side = min(plan.size, _FINEST)

@@ -10,8 +10,8 @@ import numpy as np
 from osteoscope.cohort.covariates import CovariateEncoder
 from osteoscope.errors import BundleError
 from osteoscope.evaluation.conformal import Refused
-from osteoscope.inference.engine import MemberEngine
-from osteoscope.inference.predict import Member, predict_case, prepare_case
+from osteoscope.inference.engine import Member, MemberEngine
+from osteoscope.inference.predict import predict_case, prepare_case
 from osteoscope.inference.runtimes import INT8_RUNTIME
 
 if TYPE_CHECKING:

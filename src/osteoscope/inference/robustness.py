@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from osteoscope.imaging.disturb import DISTURBANCES, Radiograph, disturb
-from osteoscope.inference.predict import lesions_on, predict_case, prepare_pixels, read_pixels
+from osteoscope.inference.predict import lesions_on, predict_case, read_pixels
+from osteoscope.inference.radiographs import prepare_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

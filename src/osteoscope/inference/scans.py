@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from osteoscope.config import PreparationConfig
     from osteoscope.imaging.slices import SlicePlan
     from osteoscope.imaging.volume import Volume
-    from osteoscope.inference.predict import Member
+    from osteoscope.inference.engine import Member
+    from osteoscope.inference.prediction import ImagePrediction
 
 
 def open_scan(image: CaseImage) -> Volume:
@@ -81,13 +82,17 @@ class PreparedScans:
         """Open the scans of a patient of a cohort; errors are those of `open_scan` and `of`."""
         return cls.of(map(open_scan, case.images), preparation)
 
-    def cut(self, most: int | None = None) -> NDArray[np.float32]:
+    def first_planes(self, most: int | None = None) -> NDArray[np.float32]:
         """Cut the planes of all scans, or the first so many: (planes, channels, size, size), 0..1."""
         parts = [
             as_read(cut_slices(volume, plan, range(len(plan.planes))[:most]), volume.modality, self.preparation)
             for volume, plan in self._pairs()
         ]
         return np.concatenate(parts)[:most]
+
+    def speaking_planes(self, _images: Sequence[ImagePrediction]) -> NDArray[np.float32]:
+        """Cut once more the planes that a prediction was made from, which are all."""
+        return self.first_planes()
 
     def read(self, members: Sequence[Member], *, check: Callable[[], None] | None = None) -> ReadImages:
         """Let every member read the planes, a few at a time, so that memory does not depend on their number.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from functools import reduce
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from osteoscope.cohort.covariates import split_sites
 from osteoscope.imaging.mixed import in_words, named_together
 from osteoscope.imaging.slices import radiograph_grey
-from osteoscope.inference.engine import PlaneReadings
 from osteoscope.inference.pipeline import made_ahead
-from osteoscope.inference.predict import judge_planes, prepare_pixels, read_images
+from osteoscope.inference.predict import judge_planes
 from osteoscope.inference.predictor import verdicts_of
+from osteoscope.inference.radiographs import prepare_pixels
+from osteoscope.inference.reading import ReadImages
 from osteoscope.inference.result import INDETERMINATE, OUT_OF_SCOPE
 from osteoscope.inference.scans import PreparedScans
 
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from osteoscope.imaging.person import Person
     from osteoscope.imaging.resampling import Rectangle
     from osteoscope.imaging.slices import SlicePlan
-    from osteoscope.inference.predict import JudgedPlanes, Member, PreparedCase
+    from osteoscope.inference.engine import Member
+    from osteoscope.inference.predict import JudgedPlanes
     from osteoscope.inference.predictor import Predictor
-    from osteoscope.inference.reading import ReadImages, ReadLook
+    from osteoscope.inference.radiographs import PreparedRadiographs
     from osteoscope.inference.scope import Selection, UsedImage
 
 
@@ -173,7 +174,7 @@ def explain_study(
         return ExplainedStudy(verdict=OUT_OF_SCOPE, reasons=outside)
     prepared = (_prepared(one.image, predictor.preparation) for one in selection.used)
     with contextlib.closing(made_ahead(prepared)) as ready:
-        read = [_ReadImage.of(image, predictor.members, check) for image in ready]
+        read = [(one.read(predictor.members, check), one.plan) for one in ready]
     judged, images = _judged(selection.used, read, predictor.members, told)
     probabilities = predictor.calibration.apply(judged.logits[None])
     verdict, reasons = _verdict(probabilities, predictor, manifest)
@@ -282,10 +283,18 @@ def _missing(selection: Selection, manifest: Manifest) -> list[str]:
 class _PreparedImage:
     """An image that can be read by the networks at once."""
 
-    images: PreparedCase | PreparedScans
+    images: PreparedRadiographs | PreparedScans
     """That image alone."""
     tall: float = 1.0
     """Rows of the image for one of the pixels that are read."""
+    plan: SlicePlan | None = None
+    """By which the planes of a CT or MR are cut; None for a radiograph."""
+
+    def read(self, members: Sequence[Member], check: Callable[[], None] | None) -> ReadImages:
+        """Let every member read the image; the looks at it are in its own pixels."""
+        read = self.images.read(members, check=check)
+        looks = tuple(replace(look, rectangle=_stretched(look.rectangle, self.tall)) for look in read.looks[0])
+        return replace(read, looks=(looks,))
 
 
 def _prepared(image: Image, preparation: PreparationConfig) -> _PreparedImage:
@@ -293,29 +302,8 @@ def _prepared(image: Image, preparation: PreparationConfig) -> _PreparedImage:
         pixels = radiograph_pixels(image)
         tall = image.volume.geometry.shape[1] / len(pixels)
         return _PreparedImage(images=prepare_pixels([pixels], [()], preparation), tall=tall)
-    return _PreparedImage(images=PreparedScans.of([image.volume], preparation))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _ReadImage:
-    """What the members read of one image, before they judge the study."""
-
-    read: ReadImages
-    """Of that image alone."""
-    looks: tuple[ReadLook, ...]
-    """At that image, in its own pixels."""
-    plan: SlicePlan | None = None
-
-    @classmethod
-    def of(cls, prepared: _PreparedImage, members: Sequence[Member], check: Callable[[], None] | None) -> Self:
-        images = prepared.images
-        read = read_images(images, members, check=check)
-        if isinstance(images, PreparedScans):
-            return cls(read=read, looks=read.looks[0], plan=images.plans[0])
-        return cls(
-            read=read,
-            looks=tuple(replace(look, rectangle=_stretched(look.rectangle, prepared.tall)) for look in read.looks[0]),
-        )
+    scans = PreparedScans.of([image.volume], preparation)
+    return _PreparedImage(images=scans, plan=scans.plans[0])
 
 
 def radiograph_pixels(image: Image) -> NDArray[np.float32]:
@@ -331,18 +319,19 @@ def radiograph_pixels(image: Image) -> NDArray[np.float32]:
     return radiograph_grey(image.volume) if image.format == "DICOM" else image.volume.read([0])[0]
 
 
-def _stretched(square: Rectangle, tall: float) -> Rectangle:
-    return replace(square, top=square.top * tall, height=square.height * tall)
+def _stretched(read: Rectangle, tall: float) -> Rectangle:
+    return replace(read, top=read.top * tall, height=read.height * tall)
 
 
 def _judged(
-    used: Sequence[UsedImage], read: Sequence[_ReadImage], members: Sequence[Member], told: Told
+    used: Sequence[UsedImage],
+    read: Sequence[tuple[ReadImages, SlicePlan | None]],
+    members: Sequence[Member],
+    told: Told,
 ) -> tuple[JudgedPlanes, tuple[ExplainedImage, ...]]:
     """Judge all images of a study together; say what speaks in each image."""
-    readings = [reduce(PlaneReadings.joined, parts) for parts in zip(*(one.read.readings for one in read), strict=True)]
-    starts = np.cumsum([0, *(len(one.looks) for one in read)]).tolist()
-    speaking = [start + place for start, one in zip(starts[:-1], read, strict=True) for place in one.read.speaking[0]]
-    judged = judge_planes(members, readings, speaking, told)
+    together = ReadImages.joined([one for one, _ in read])
+    judged = judge_planes(members, together, told)
     images = tuple(
         ExplainedImage(
             used=image,
@@ -350,14 +339,14 @@ def _judged(
                 ExplainedPlane(
                     plane=look.plane,
                     rectangle=look.rectangle,
-                    weight=float(judged.weights[start + place]),
+                    weight=float(judged.weights[place]),
                     likelihood=look.likelihood,
-                    evidence=judged.evidence[start + place],
+                    evidence=judged.evidence[place],
                 )
-                for place, look in enumerate(one.looks)
+                for place, look in enumerate(looks, start)
             ),
-            plan=one.plan,
+            plan=plan,
         )
-        for image, one, start in zip(used, read, starts[:-1], strict=True)
+        for image, (_, plan), looks, start in zip(used, read, together.looks, together.starts, strict=True)
     )
     return judged, images

@@ -16,8 +16,8 @@ from osteoscope.cohort.covariates import CovariateEncoder
 from osteoscope.errors import RunError
 from osteoscope.evaluation.calibration import softmax
 from osteoscope.evaluation.metrics import overall_auc
-from osteoscope.inference.engine import MemberEngine
-from osteoscope.inference.predict import Member, predict_case, prepare_case, read_planes, two_planes
+from osteoscope.inference.engine import Member, MemberEngine
+from osteoscope.inference.predict import predict_case, prepare_case, two_planes
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase
 from osteoscope.network.classifier import TumourNetwork
 from osteoscope.network.gradcam import difference_through_weights
@@ -331,7 +331,7 @@ def _do_fold(
     prepared = [prepare_case(case, config.preparation) for case in testing]
     explained = [predict_case(case, planes, [member]) for case, planes in zip(testing, prepared, strict=True)]
     differences = [
-        _difference(network, read_planes(images, said.prediction), member.covariates(case))
+        _difference(network, images.speaking_planes(said.prediction.images), member.covariates(case))
         for case, images, said in zip(testing, prepared, explained, strict=True)
         if sum(len(image.speaking) for image in said.prediction.images) > 1
     ]

@@ -20,17 +20,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from osteoscope.bundle.format import INT8_GRAPH, Int8
 from osteoscope.evaluation.calibration import softmax
 from osteoscope.evaluation.metrics import overall_auc
-from osteoscope.inference.engine import MemberEngine
-from osteoscope.inference.predict import (
-    Member,
-    PreparedCase,
-    PreparedMix,
-    predict_case,
-    prepare_case,
-    read_planes,
-)
+from osteoscope.inference.engine import Member, MemberEngine
+from osteoscope.inference.predict import predict_case, prepare_case, prepare_radiographs
 from osteoscope.inference.runtimes import INT8_RUNTIME
-from osteoscope.inference.scans import PreparedScans
 from osteoscope.training.export import export_planes
 
 if TYPE_CHECKING:
@@ -142,17 +134,10 @@ def calibration_planes(cases: Sequence[Case], preparation: PreparationConfig) ->
 
 
 def _planes_of(case: Case, preparation: PreparationConfig) -> NDArray[np.float32]:
-    prepared = prepare_case(case, preparation)
-    if isinstance(prepared, PreparedMix):
-        parts = (part.cut() if isinstance(part, PreparedScans) else part.planes for part in prepared.parts)
-        return np.concatenate(list(parts))
-    if isinstance(prepared, PreparedScans):
-        return prepared.cut()
     if not (preparation.second_look and all(image.lesions for image in case.images)):
-        return prepared.planes
-    marked = prepare_case(case, preparation.given("outline"))
-    squares = marked.marked or () if isinstance(marked, PreparedCase) else ()
-    return np.concatenate([prepared.planes, prepared.cut([[region.square for region in one] for one in squares])])
+        return prepare_case(case, preparation).first_planes()
+    prepared = prepare_radiographs(case.images, preparation.given("outline"))
+    return np.concatenate([prepared.planes, prepared.cut_regions(prepared.marked or ())])
 
 
 def judge_int8(
@@ -199,7 +184,7 @@ def judge_int8(
             labels.append(int(known.prediction.label or 0))
             before.append(known.prediction.logits)
             logits.append(predict_case(case, prepared, [member]).prediction.logits)
-            planes = read_planes(prepared, known.prediction)
+            planes = prepared.speaking_planes(known.prediction.images)
             correlations.append(_correlation(full.read(planes).maps, rounded.read(planes).maps))
             progress(len(labels), total)
     return verdict_on(
