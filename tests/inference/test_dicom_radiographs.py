@@ -15,8 +15,9 @@ from osteoscope.config import PreparationConfig
 from osteoscope.imaging.open import images_at
 from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Lesion
-from osteoscope.inference.predict import lesions_on, prepare_case, read_pixels
+from osteoscope.inference.predict import prepare_case
 from osteoscope.inference.predictor import load_predictor
+from osteoscope.inference.radiographs import lesions_on, read_pixels
 from osteoscope.inference.scope import select_images, studies_of
 from osteoscope.inference.study import Told, explain_study
 from osteoscope.training.planes import load_cases

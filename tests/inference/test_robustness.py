@@ -16,9 +16,9 @@ from osteoscope.evaluation.conformal import Refused
 from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Lesion
 from osteoscope.inference.engine import Judgement, Member, MemberEngine, PlaneReadings
-from osteoscope.inference.predict import prepare_case, read_pixels
+from osteoscope.inference.predict import prepare_case
 from osteoscope.inference.predictor import Predictor, load_predictor
-from osteoscope.inference.radiographs import PreparedRadiographs, prepare_pixels
+from osteoscope.inference.radiographs import PreparedRadiographs, prepare_pixels, read_pixels
 from osteoscope.inference.robustness import Condition, disturbed_logits
 
 if TYPE_CHECKING:

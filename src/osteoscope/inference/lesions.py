@@ -13,7 +13,8 @@ from osteoscope.imaging.prepare import Lesion, Square, lesion_on_plane, outline_
 from osteoscope.imaging.resampling import Rectangle, resample_mask, resample_rectangle
 from osteoscope.imaging.slices import cut_slices, without_neighbours
 from osteoscope.inference.evidence import evidence_on_image, on_pixels
-from osteoscope.inference.predict import lesions_on, prepare_image
+from osteoscope.inference.predict import prepare_image
+from osteoscope.inference.radiographs import lesions_on
 from osteoscope.inference.scans import PreparedScans
 
 if TYPE_CHECKING:

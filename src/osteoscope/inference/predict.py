@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osteoscope.errors import ImageError
-from osteoscope.imaging.picture import is_dicom, pixel_sha256, read_picture
-from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.engine import Judgement
 from osteoscope.inference.evidence import closed_form_evidence
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction, Look
-from osteoscope.inference.radiographs import PreparedRadiographs, prepare_pixels
+from osteoscope.inference.radiographs import PreparedRadiographs, prepare_radiographs
 from osteoscope.inference.reading import ReadImages
 from osteoscope.inference.scans import PreparedScans, open_scan
 
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.table import Case, CaseImage
     from osteoscope.config import PreparationConfig
-    from osteoscope.imaging.prepare import Lesion
     from osteoscope.inference.engine import Member, MemberEngine, Patient, PlaneReadings
     from osteoscope.inference.reading import ReadLook
 
@@ -57,33 +53,6 @@ class PreparedMix:
 Prepared = PreparedRadiographs | PreparedScans | PreparedMix
 
 
-def read_pixels(image: CaseImage) -> NDArray[np.float32]:
-    """Decode a radiograph of a cohort as the networks read it: (rows, columns) of square pixels, 0..1.
-
-    A picture is taken as it is; one in DICOM is shown as `osteoscope.imaging.slices.radiograph_grey` shows it.
-
-    Raises
-    ------
-    ImageError
-        If it cannot be read, or is not the picture that the cohort was made with.
-    """
-    volume = read_picture(image.path)
-    pixels: NDArray[np.float32] = volume.read()[0]
-    if pixel_sha256(pixels) != image.pixel_sha256:
-        raise ImageError(
-            "shows other pixels than when the cohort was made",
-            path=image.path,
-            remedy="put the original back, or make the cohort again",
-        )
-    return radiograph_grey(volume) if is_dicom(image.path) else pixels
-
-
-def lesions_on(pixels: NDArray[np.float32], image: CaseImage) -> tuple[Lesion, ...]:
-    """Give the lesions of a radiograph in the pixels that `read_pixels` gave of it, which are square."""
-    tall = pixels.shape[0] / image.rows
-    return image.lesions if tall == 1 else tuple(lesion.stretched(tall) for lesion in image.lesions)
-
-
 def prepare_case(case: Case, preparation: PreparationConfig) -> Prepared:
     """Decode and prepare a patient's images, in their order.
 
@@ -106,12 +75,6 @@ def prepare_image(image: CaseImage, preparation: PreparationConfig) -> PreparedR
     if image.modality == "radiograph":
         return prepare_radiographs([image], preparation)
     return PreparedScans.of([open_scan(image)], preparation)
-
-
-def prepare_radiographs(images: Sequence[CaseImage], preparation: PreparationConfig) -> PreparedRadiographs:
-    """Decode and prepare radiographs, in their order; errors are those of `prepare_case`."""
-    pixels = [read_pixels(image) for image in images]
-    return prepare_pixels(pixels, list(map(lesions_on, pixels, images)), preparation)
 
 
 def predict_case(case: Case, prepared: Prepared, members: Sequence[Member]) -> ExplainedCase:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from osteoscope.errors import ImageError
 from osteoscope.imaging.mixed import as_read
+from osteoscope.imaging.picture import is_dicom, pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Square, resample, square_to_read
 from osteoscope.imaging.region import Region, find_regions
 from osteoscope.imaging.resampling import Rectangle
+from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.reading import ReadImages, ReadLook
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from osteoscope.cohort.table import CaseImage
     from osteoscope.config import PreparationConfig, RegionOfInterest
     from osteoscope.imaging.prepare import Lesion
     from osteoscope.inference.engine import Member
@@ -107,6 +111,39 @@ class PreparedRadiographs:
             readings=tuple(readings),
             lesions=lesions,
         )
+
+
+def read_pixels(image: CaseImage) -> NDArray[np.float32]:
+    """Decode a radiograph of a cohort as the networks read it: (rows, columns) of square pixels, 0..1.
+
+    A picture is taken as it is; one in DICOM is shown as `osteoscope.imaging.slices.radiograph_grey` shows it.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read, or is not the picture that the cohort was made with.
+    """
+    volume = read_picture(image.path)
+    pixels: NDArray[np.float32] = volume.read()[0]
+    if pixel_sha256(pixels) != image.pixel_sha256:
+        raise ImageError(
+            "shows other pixels than when the cohort was made",
+            path=image.path,
+            remedy="put the original back, or make the cohort again",
+        )
+    return radiograph_grey(volume) if is_dicom(image.path) else pixels
+
+
+def lesions_on(pixels: NDArray[np.float32], image: CaseImage) -> tuple[Lesion, ...]:
+    """Give the lesions of a radiograph in the pixels that `read_pixels` gave of it, which are square."""
+    tall = pixels.shape[0] / image.rows
+    return image.lesions if tall == 1 else tuple(lesion.stretched(tall) for lesion in image.lesions)
+
+
+def prepare_radiographs(images: Sequence[CaseImage], preparation: PreparationConfig) -> PreparedRadiographs:
+    """Decode and prepare radiographs of a cohort, in order; errors are those of `read_pixels` and `prepare_pixels`."""
+    pixels = [read_pixels(image) for image in images]
+    return prepare_pixels(pixels, list(map(lesions_on, pixels, images)), preparation)
 
 
 def prepare_pixels(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from osteoscope.imaging.disturb import DISTURBANCES, Radiograph, disturb
-from osteoscope.inference.predict import lesions_on, predict_case, read_pixels
-from osteoscope.inference.radiographs import prepare_pixels
+from osteoscope.inference.predict import predict_case
+from osteoscope.inference.radiographs import lesions_on, prepare_pixels, read_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,7 +9,7 @@ import numpy as np
 
 from osteoscope.evaluation.conformal import INDETERMINATE
 from osteoscope.inference.evidence import evidence_on_image
-from osteoscope.inference.predict import lesions_on, read_pixels
+from osteoscope.inference.radiographs import lesions_on, read_pixels
 from osteoscope.report.content import (
     NOT_RECORDED,
     Accepted,

@@ -13,7 +13,7 @@ import numpy as np
 
 from osteoscope.imaging.mixed import filled, indicators
 from osteoscope.imaging.prepare import square_to_read
-from osteoscope.inference.predict import lesions_on, read_pixels
+from osteoscope.inference.radiographs import lesions_on, read_pixels
 from osteoscope.training.laying import lay_cases
 from osteoscope.training.planes import Kind, canvas_of
 from osteoscope.training.volumes import chosen_planes

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from osteoscope.imaging.prepare import Square, lesion_on_plane, outline_mask, resample, square_to_read
-from osteoscope.inference.predict import lesions_on, read_pixels
+from osteoscope.inference.radiographs import lesions_on, read_pixels
 from osteoscope.training import room
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from osteoscope.bundle.format import INT8_GRAPH, Int8
 from osteoscope.evaluation.calibration import softmax
 from osteoscope.evaluation.metrics import overall_auc
 from osteoscope.inference.engine import Member, MemberEngine
-from osteoscope.inference.predict import predict_case, prepare_case, prepare_radiographs
+from osteoscope.inference.predict import predict_case, prepare_case
+from osteoscope.inference.radiographs import prepare_radiographs
 from osteoscope.inference.runtimes import INT8_RUNTIME
 from osteoscope.training.export import export_planes
 
