@@ -264,7 +264,7 @@ class AugmentationConfig(_Settings):
 class AuxiliaryConfig(_Settings):
     """What the network learns first, from images outside of the classes: their kinds, sites, views and outlines."""
 
-    looks: Annotated[int, Field(ge=0, le=100_000_000)] = 40_000
+    looks: Annotated[int, Field(ge=0, le=100_000_000)] = 60_000
     """At how many planes it looks in all, whatever the number of images; 0 leaves this learning out."""
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 24
     """Images in a step."""
@@ -394,7 +394,7 @@ def preset_config(
         return _for_volumes(preset, chosen, mix=mix, seed=seed, folds=folds, split=split)
     size, looks, epochs, repeats = {
         "quick": (96, 8_000, 3, 1),
-        "standard": (128, 40_000, 6, 1),
+        "standard": (96, 60_000, 18, 1),
         "full": (224, 200_000, 12, 3),
     }[preset]
     return Config(
