@@ -60,11 +60,13 @@ def lesion_views(
     InputError
         If a mask cannot be read, or is none of its volume.
     """
-    if case.label is None or not any(image.lesions or image.mask for image in case.images):
+    if case.label is None:
         return []
     about = _About(patient=case.patient, label=case.label, group=group)
     views: list[LesionView] = []
     for place, image in enumerate(case.images):
+        if not (image.lesions or image.mask):
+            continue
         prepared = prepare_image(image, preparation)
         if isinstance(prepared, PreparedScans):
             views.extend(_views_of_scan(image, place, explained, prepared, about))

@@ -46,8 +46,6 @@ ALSO = frozenset(
         0x00080050,  # Accession Number
         0x00081030,  # Study Description
         0x0008103E,  # Series Description
-        0x00100040,  # Patient's Sex
-        0x00101010,  # Patient's Age
         0x00180010,  # Contrast/Bolus Agent
         0x00180015,  # Body Part Examined
         0x00181030,  # Protocol Name
