@@ -251,9 +251,8 @@ def radiograph_grey(volume: Volume) -> NDArray[np.float32]:
     float32 ``(rows, columns)``, 0..1; a radiograph without any contrast becomes 0.
     """
     plane = volume.read([0])[0]
-    finite = plane[np.isfinite(plane)]
-    low, high = np.percentile(finite, _GREYS).tolist() if finite.size else (0.0, 0.0)
-    grey = _windowed(np.where(np.isfinite(plane), plane, low), (low, high))
+    window = _percentiles(plane[np.isfinite(plane)], _GREYS)
+    grey = _windowed(np.where(np.isfinite(plane), plane, window[0]), window)
     if volume.geometry.aspect == 1:
         return grey
     rows, columns = plane.shape
@@ -335,9 +334,10 @@ def _beyond(region: Box, rectangle: Rectangle, steps: tuple[float, float, float]
 
 
 def _percentiles(values: NDArray[np.float32], percentiles: tuple[float, float]) -> Window:
+    """Find percentiles of values, whose order is lost: a radiograph's are too many to be copied once more."""
     if not values.size:
         return 0.0, 0.0
-    low, high = np.percentile(values, percentiles).tolist()
+    low, high = np.percentile(values, percentiles, overwrite_input=True).tolist()
     return low, high
 
 
@@ -361,4 +361,6 @@ def _windowed(values: NDArray[np.float32], window: Window) -> NDArray[np.float32
     low, high = window
     if not high > low:
         return np.zeros(values.shape, dtype=np.float32)
-    return np.asarray(np.clip((values - low) / (high - low), 0, 1), dtype=np.float32)
+    grey = (values - low).astype(np.float32, copy=False)
+    grey /= high - low
+    return np.clip(grey, 0, 1, out=grey)

@@ -37,6 +37,8 @@ _LEAST_SIDE = 512
 """Smaller images are enlarged by a whole factor until their longer side reaches this, in pixels."""
 _OPACITY = 0.65
 """Opacity of the strongest evidence; below 1 so that the bone stays visible."""
+_ROWS_AT_ONCE = 64
+"""Of a picture, that are blended together."""
 _INK, _PAPER = (0, 0, 0), (255, 255, 255)
 _FOUND = (90, 220, 255)
 """Of the frames round found regions: a light blue, which neither the colour map nor the outline has. Whoever does not
@@ -296,9 +298,14 @@ def _positive(signed: FloatArray) -> FloatArray:
 def _blend(grey: FloatArray, share: FloatArray) -> ByteArray:
     """Lay colours over grey, both ``(rows, columns)`` in 0..1; returns ``(rows, columns, 3)``."""
     table = colour_table()
-    colour = table[np.round(share * (len(table) - 1)).astype(np.intp)]
-    opacity = _OPACITY * share[..., None]
-    return np.round((1 - opacity) * 255 * grey[..., None] + opacity * colour).astype(np.uint8)
+    blended = np.empty((*grey.shape, 3), dtype=np.uint8)
+    # Strip by strip, since the colours of a whole radiograph in floating point would be what takes the most memory.
+    for top in range(0, len(grey), _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        colour = table[np.round(share[rows] * (len(table) - 1)).astype(np.intp)]
+        opacity = _OPACITY * share[rows, :, None]
+        blended[rows] = np.round((1 - opacity) * 255 * grey[rows, :, None] + opacity * colour)
+    return blended
 
 
 def _lesion_path(lesion: Lesion) -> list[tuple[float, float]]:
