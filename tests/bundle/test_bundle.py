@@ -144,11 +144,22 @@ def test_the_model_card_says_what_was_learnt_before(run_folder: Path) -> None:
         "images": 1085, "patients": 490, "minutes": 52.31, "fingerprint": "cafe", "views": {},
         "kinds": {"osteochondroma": 512, "simple bone cyst": 113}, "sites": {"tibia": 350},
     }  # fmt: skip
-    training = manifest.training.model_copy(update={"auxiliary": learnt})
-    card = model_card(manifest.model_copy(update={"training": training}))
-    told = " ".join(card[card.index("## What it was trained on") : card.index("## What its answer means")].split())
+
+    def card_of(auxiliary: dict[str, Any]) -> str:
+        training = manifest.training.model_copy(update={"auxiliary": auxiliary})
+        return model_card(manifest.model_copy(update={"training": training}))
+
+    def told_of(card: str) -> str:
+        return " ".join(card[card.index("## What it was trained on") : card.index("## What its answer means")].split())
+
+    card = card_of(learnt)
+    told = told_of(card)
     assert "- view: not asked\n\nCohort" in card
-    assert "1085 auxiliary images of 490 patients outside of these classes, in 52.3 minutes" in told
+    of_whom = "1085 auxiliary images of 490 patients outside of these classes,"
+    assert f"{of_whom} before their cases, in 52.3 minutes: where the lesion is" in told
+    before, beside = "before their cases, in 52.3 minutes", "beside their cases, 2 for each image of a case"
+    assert f"{of_whom} {before} and {beside}: where" in told_of(card_of(learnt | {"beside": 2.0}))
+    assert f"{of_whom} {beside}: where" in told_of(card_of(learnt | {"beside": 2.0, "minutes": 0.0}))
     assert "- kind of tumour: osteochondroma 512, simple bone cyst 113 - body site: tibia 350 - view: not asked" in told
 
 

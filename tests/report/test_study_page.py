@@ -201,13 +201,30 @@ def test_what_was_learnt_before_is_told_where_something_was(
     assert "This took 52.3 minutes" in text
     assert "Kinds, images osteochondroma 512, simple bone cyst 113 Sites, images tibia 350 Views, images –" in text
     assert "never judged; 1,085 of them taught" in text
-    assert "learnt first" not in read_page(study_html(dataclasses.replace(study, auxiliary=None))).text
+    assert "What else the networks" not in read_page(study_html(dataclasses.replace(study, auxiliary=None))).text
     # What taught a bundle is none of the images that it is evaluated on.
     other = read_page(study_html(dataclasses.replace(study, kind="evaluation"))).text
     assert "1,085 auxiliary images" in other
     assert "of them taught" not in other
     alone = dataclasses.replace(study, folds=(), history=())
-    assert "learnt first" in read_page(study_html(alone)).text
+    assert "What else the networks" in read_page(study_html(alone)).text
+
+
+def test_what_was_learnt_beside_the_cases_is_told_with_what_was_learnt_before_or_alone(
+    study: StudyContent, read_page: Callable[[str], Any]
+) -> None:
+    assert study.auxiliary is not None
+    both = {**study.auxiliary, "beside": 2.0}
+    alone = {name: value for name, value in both.items() if name != "fingerprint"} | {"minutes": 0.0, "beside": 0.5}
+    of_both, of_alone = (
+        read_page(study_html(dataclasses.replace(study, auxiliary=learnt))).text for learnt in (both, alone)
+    )
+    assert "This took 52.3 minutes" in of_both
+    assert "In every step 2 of them lay beside each image of a case" in of_both
+    assert "While they learnt these classes, the networks learnt from 1,085 auxiliary images" in of_alone
+    assert "In every step 0.5 of them lay beside each image of a case" in of_alone
+    assert "This took" not in of_alone
+    assert "Fingerprint" not in of_alone
 
 
 def regions_row(html: str) -> str | None:

@@ -20,7 +20,7 @@ from osteoscope.training.device import Device, deterministic
 from osteoscope.training.fit import FitPlan, _dealt, _shares, fit
 from osteoscope.training.planes import Kind, load_cases
 from osteoscope.training.questions import question_loss
-from osteoscope.training.rehearsal import Rehearsal, beside, rehearsal_of
+from osteoscope.training.rehearsal import Rehearsal, auxiliary_facts, beside, rehearsal_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,6 +106,50 @@ def test_the_answers_start_from_what_was_learnt(rehearsal: Rehearsal, learnt: Le
     assert {name: tensor.tolist() for name, tensor in heads.state_dict().items()} == {
         name: tensor.tolist() for name, tensor in expected.items()
     }
+
+
+def test_answers_that_nobody_learnt_start_alike_in_every_attempt_and_otherwise_in_another_fold(
+    images: list[Auxiliary], tmp_path: Path
+) -> None:
+    rehearsal = rehearsal_of(images, None, TINY, cases=cases_of(images))
+    assert rehearsal is not None
+    store = store_of(images)
+
+    def fitted_in(fold: int, name: str) -> torch.Tensor:
+        torch.manual_seed(0)
+        network = TumourNetwork(TINY.network, classes=2)
+        settings = TINY.training.model_copy(update={"epochs": 1})
+        plan = FitPlan(
+            store=store, cases=np.arange(8), classes=2, settings=settings, stream=(0, fold), rehearsal=rehearsal
+        )
+        # What anybody drew before must not count.
+        torch.rand(len(name))
+        with deterministic(1):
+            fit(network, plan, fabric=CPU.fabric(), folder=tmp_path / name, watcher=Silent().epoch_done)
+        return weights_of(network)
+
+    once = fitted_in(0, "once")
+    assert torch.equal(once, fitted_in(0, "again, later"))
+    assert not torch.equal(once, fitted_in(1, "another"))
+
+
+def test_what_is_told_of_a_run_is_what_it_learns_first_and_beside(
+    images: list[Auxiliary], learnt: Learnt, rehearsal: Rehearsal
+) -> None:
+    lonely = rehearsal_of(images, None, TINY, cases=cases_of(images))
+    counted = {
+        "images": 16,
+        "patients": 16,
+        "kinds": {"chondroma": 8, "osteochondroma": 8},
+        "sites": {"femur": 8, "tibia": 8},
+        "views": {"frontal": 8, "lateral": 8},
+    }
+    first = {"fingerprint": learnt.fingerprint, **counted, "minutes": learnt.minutes}
+    assert auxiliary_facts(learnt, rehearsal) == {**first, "beside": 2}
+    assert auxiliary_facts(learnt, None) == {**first, "beside": 0}
+    assert auxiliary_facts(None, lonely) == {**counted, "minutes": 0, "beside": 2}
+    with pytest.raises(ValueError, match="something that is learnt"):
+        auxiliary_facts(None, None)
 
 
 def fitted(

@@ -142,7 +142,8 @@ class Training(_Part):
     guessed_patients: bool
     seed: int
     auxiliary: dict[str, Any] | None
-    """What was learnt from images outside of the classes before; None for nothing."""
+    """What was learnt from images outside of the classes, and in how many minutes before the cases; how many of them,
+    for each of a case, lay beside the cases, unless an earlier version wrote it. None for nothing."""
     versions: dict[str, str]
 
 

@@ -155,10 +155,13 @@ def _auxiliary(training: Training) -> str:
         f"- {question}: {', '.join(f'{name} {images}' for name, images in counts.items()) or 'not asked'}\n"
         for question, counts in asked.items()
     )
+    beside = learnt.get("beside", 0)
+    first = f"before their cases, in {learnt['minutes']:.1f} minutes" if learnt["minutes"] else ""
+    among = f"beside their cases, {beside:g} for each image of a case" if beside else ""
     return f"""
 
-Before, the networks learnt from {learnt["images"]} auxiliary images of {learnt["patients"]} patients outside of these classes, in
-{learnt["minutes"]:.1f} minutes: where the lesion is, as far as it is annotated, and these answers (images of each):
+The networks learnt from {learnt["images"]} auxiliary images of {learnt["patients"]} patients outside of these classes,
+{" and ".join(filter(None, (first, among)))}: where the lesion is, as far as it is annotated, and these answers (images of each):
 
 {answers}"""
 

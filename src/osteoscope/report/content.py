@@ -236,9 +236,10 @@ class StudyContent:
     evidence_notes: tuple[str, ...] = ()
     """Sentences below the localisation table."""
     auxiliary: Mapping[str, Any] | None = None
-    """What the networks learnt before the folds, from images outside of the classes; None for nothing.
+    """What the networks learnt from images outside of the classes; None for nothing.
 
-    ``images``, ``patients``, ``minutes``, ``fingerprint``, and ``kinds``, ``sites`` and ``views``: images by answer.
+    ``images``, ``patients``, and ``kinds``, ``sites`` and ``views``: images by answer; the ``minutes`` before the
+    folds, with a ``fingerprint`` if there were any; ``beside``, how many lay beside each image of a case.
     """
     warnings: tuple[str, ...] = ()
     """Sentences that stand at the top."""

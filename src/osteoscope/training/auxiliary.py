@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,7 +27,7 @@ from osteoscope.training.checkpoint import remove_checkpoints, save_weights
 from osteoscope.training.epochs import Descent, learning_rate, run_epochs
 from osteoscope.training.lesion_loss import lesion_loss, presence_loss
 from osteoscope.training.planes import NO_REGION
-from osteoscope.training.questions import QuestionHeads, load_lessons, question_loss
+from osteoscope.training.questions import QuestionHeads, facts_of, load_lessons, question_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -211,7 +210,7 @@ def _learn(
     learner: _Learner, images: Sequence[Auxiliary], *, folder: Path, fingerprint: str, watcher: AuxiliaryWatcher
 ) -> None:
     """Learn, and write the weights and then, last, what they are."""
-    answers, epochs = learner.answers, learner.epochs
+    epochs = learner.epochs
     history = run_epochs(
         learner.descent.state(folder),
         learner.epoch,
@@ -225,21 +224,12 @@ def _learn(
     learnt = Learnt(
         folder=folder,
         fingerprint=fingerprint,
-        images=len(images),
-        patients=len({one.patient for one in images}),
-        kinds=_counted(answers.kind_names, [one.kind for one in images]),
-        sites=dict(zip(answers.site_names, answers.sites.nansum(dim=0).int().tolist(), strict=True)),
-        views=_counted(answers.view_names, [one.image.view for one in images]),
+        **facts_of(images, learner.answers),
         minutes=round(sum(record["seconds"] for record in history) / 60, 2),
         history=history,
     )
     content = {**learnt.to_json(), "history": history, "sha256": _hashes(folder)}
     write_json(folder / _LEARNT, content)
-
-
-def _counted(names: Sequence[str], values: Iterable[str | None]) -> dict[str, int]:
-    counts = Counter(values)
-    return {name: counts[name] for name in names}
 
 
 class _AuxiliaryNetwork(nn.Module):

@@ -163,7 +163,10 @@ class _Fitter:
         self._plan = plan
         self._planes = plan.store.planes.on(fabric.device)
         self._rehearsal = None if plan.rehearsal is None else plan.rehearsal.on(fabric.device)
-        questions = None if plan.rehearsal is None else plan.rehearsal.heads(network.encoder.map_channels)
+        with torch.random.fork_rng():
+            # As far as the answers start from random weights, these follow the run's seed and the fold.
+            torch.manual_seed(int(np.random.SeedSequence(plan.stream, spawn_key=(1,)).generate_state(1)[0]))
+            questions = None if plan.rehearsal is None else plan.rehearsal.heads(network.encoder.map_channels)
         self.descent = Descent(_Pupil(network, questions), plan.settings, fabric)
         shares = _shares(plan)
         log_prior = torch.log(shares) if plan.rehearsal is None else plan.rehearsal.log_shares(shares)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -67,6 +67,17 @@ def load_lessons(images: Sequence[Auxiliary], preparation: PreparationConfig) ->
         If an image cannot be read any more, or has changed.
     """
     return Lessons(store=load_images([one.image for one in images], preparation), answers=answers_of(images))
+
+
+def facts_of(images: Sequence[Auxiliary], answers: Answers) -> dict[str, Any]:
+    """Count images and their patients, and the images of each kind, site and view that is asked for."""
+    return {
+        "images": len(images),
+        "patients": len({one.patient for one in images}),
+        "kinds": _counted(answers.kind_names, answers.kinds),
+        "sites": dict(zip(answers.site_names, answers.sites.nansum(dim=0).int().tolist(), strict=True)),
+        "views": _counted(answers.view_names, answers.views),
+    }
 
 
 def answers_of(images: Sequence[Auxiliary], *, like: Answers | None = None) -> Answers:
@@ -149,6 +160,11 @@ def question_loss(logits: QuestionLogits, answers: Answers, looks: Tensor) -> Te
 def _only(value: str | None, separator: str) -> str | None:
     """Take a value that is not several."""
     return None if value is None or separator in value else value
+
+
+def _counted(names: Sequence[str], places: Tensor) -> dict[str, int]:
+    known = torch.bincount(places[places >= 0], minlength=len(names)).tolist()
+    return dict(zip(names, known, strict=True))
 
 
 def _frequent(values: Iterable[str | None]) -> tuple[str, ...]:

@@ -7,13 +7,13 @@ breath, what tells two kinds apart has to be what tells kinds apart at all.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from osteoscope.cohort.table import Auxiliary
 from osteoscope.training.augment import Seen, see
-from osteoscope.training.questions import QuestionHeads, answers_of, load_lessons
+from osteoscope.training.questions import QuestionHeads, answers_of, facts_of, load_lessons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +36,10 @@ class Rehearsal:
     """What a fold goes on learning from beside its cases; no fold's patients have a part in it."""
 
     lessons: Lessons
-    learnt: Learnt
-    """What the answers to the questions start from."""
+    facts: dict[str, Any]
+    """How many images there are of what (`osteoscope.training.questions.facts_of`)."""
+    learnt: Learnt | None
+    """What the answers to the questions start from; None starts them from random weights."""
     augmentation: AugmentationConfig
     share: float
     """Auxiliary images in a step, for each image of a case."""
@@ -45,9 +47,10 @@ class Rehearsal:
     """What the images of the cases are asked too, in the order of their store; their kinds are their classes."""
 
     def heads(self, channels: int) -> QuestionHeads:
-        """Build the answers to the questions from pooled maps of so many channels, as they were learnt."""
+        """Build the answers to the questions from pooled maps of so many channels, as far as they were learnt."""
         heads = QuestionHeads(channels, self.lessons.answers)
-        self.learnt.teach_questions(heads)
+        if self.learnt is not None:
+            self.learnt.teach_questions(heads)
         return heads
 
     def on(self, device: torch.device) -> Rehearsal:
@@ -94,9 +97,20 @@ class Rehearsal:
 
 
 def rehearsal_of(
-    images: Sequence[Auxiliary], learnt: Learnt, config: Config, *, cases: Sequence[Case]
+    images: Sequence[Auxiliary], learnt: Learnt | None, config: Config, *, cases: Sequence[Case]
 ) -> Rehearsal | None:
-    """Prepare to rehearse what was learnt from images beside `cases`; None where the settings leave that out.
+    """Prepare to learn from images beside `cases`; None where the settings leave that out.
+
+    Parameters
+    ----------
+    images
+        What `osteoscope.training.auxiliary.teachers` gave; not empty.
+    learnt
+        What was learnt from them before; None for nothing.
+    config
+        All settings.
+    cases
+        Of all folds.
 
     Raises
     ------
@@ -111,7 +125,32 @@ def rehearsal_of(
     shown = [Auxiliary(image=image, patient=case.patient, kind=None, site=case.site) for case, image in pairs]
     labels = torch.tensor([case.label for case, _ in pairs])
     of_cases = replace(answers_of(shown, like=lessons.answers), kinds=labels)
-    return Rehearsal(lessons=lessons, learnt=learnt, augmentation=augmentation, share=share, of_cases=of_cases)
+    return Rehearsal(
+        lessons=lessons,
+        facts=facts_of(images, lessons.answers),
+        learnt=learnt,
+        augmentation=augmentation,
+        share=share,
+        of_cases=of_cases,
+    )
+
+
+def auxiliary_facts(learnt: Learnt | None, rehearsal: Rehearsal | None) -> dict[str, Any]:
+    """Say what a run learns from auxiliary images: what first, in how many minutes, and how many beside its cases.
+
+    Raises
+    ------
+    ValueError
+        If it learns nothing from them.
+    """
+    if learnt is not None:
+        facts = learnt.to_json()
+    elif rehearsal is not None:
+        facts = {**rehearsal.facts, "minutes": 0.0}
+    else:
+        msg = "expected something that is learnt, first or beside the cases"
+        raise ValueError(msg)
+    return {**facts, "beside": 0.0 if rehearsal is None else rehearsal.share}
 
 
 def beside(cases: Seen, others: Seen) -> Seen:

@@ -188,7 +188,7 @@ def train(
     from osteoscope.training.auxiliary import learn
     from osteoscope.training.crossval import folds_are_done, run_folds
     from osteoscope.training.device import choose_device, deterministic
-    from osteoscope.training.rehearsal import rehearsal_of
+    from osteoscope.training.rehearsal import auxiliary_facts, rehearsal_of
     from osteoscope.training.run_folder import claim, finish, library_versions, locked
 
     cohort = read_cohort(cohort_folder, images=images)
@@ -226,17 +226,19 @@ def train(
         with deterministic(device.threads):
             # A run whose folds are done needs what was learnt no more, should the cache have been cleared.
             if teaching and not folds_are_done(output, folds, config):
-                watcher.stage(f"learning from {len(teaching)} auxiliary images")
-                start = learnt = learn(
-                    teaching,
-                    config,
-                    fallback=output / AUXILIARY,
-                    device=device,
-                    watcher=watcher.auxiliary_epoch,
-                    start=start,
-                )
-                write_json(output / AUXILIARY_FACTS, learnt.to_json())
+                learnt = None
+                if config.auxiliary.looks:
+                    watcher.stage(f"learning from {len(teaching)} auxiliary images")
+                    start = learnt = learn(
+                        teaching,
+                        config,
+                        fallback=output / AUXILIARY,
+                        device=device,
+                        watcher=watcher.auxiliary_epoch,
+                        start=start,
+                    )
                 rehearsal = rehearsal_of(teaching, learnt, config, cases=cases)
+                write_json(output / AUXILIARY_FACTS, auxiliary_facts(learnt, rehearsal))
             outcome = run_folds(
                 cases,
                 folds,
@@ -313,7 +315,7 @@ def _teachers(cohort: Cohort, audited: AuditedCohort, config: Config) -> list[Au
     from osteoscope.cohort.table import auxiliary
     from osteoscope.training.auxiliary import teachers
 
-    if config.auxiliary.looks == 0 or config.preparation.volume is not None:
+    if config.preparation.volume is not None or not (config.auxiliary.looks or config.training.rehearsal):
         return []
     needs_lesion = config.preparation.roi != "none"
     radiographs = [one for one in auxiliary(cohort) if one.image.modality == "radiograph"]
@@ -321,7 +323,7 @@ def _teachers(cohort: Cohort, audited: AuditedCohort, config: Config) -> list[Au
 
 
 def _auxiliary_facts(output: Path) -> dict[str, Any]:
-    """Read what a run noted down of what it learnt first."""
+    """Read what a run noted down of what it learnt from auxiliary images."""
     try:
         facts: dict[str, Any] = json.loads((output / AUXILIARY_FACTS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -339,7 +341,7 @@ class _RunStudy:
     cases: dict[str, Case]
     config: Config
     auxiliary: dict[str, Any] | None
-    """What was learnt from auxiliary images first."""
+    """What was learnt from auxiliary images, first or beside the cases."""
     outcome: RunOutcome
     audited: AuditedCohort
     folds: Folds
