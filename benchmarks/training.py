@@ -33,7 +33,15 @@ from osteoscope.config import Config, PreparationConfig, TrainingConfig
 from osteoscope.network.classifier import TumourNetwork
 from osteoscope.training.device import choose_device, deterministic
 from osteoscope.training.fit import FitPlan, fit
-from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, CaseStore, Kind, PlaneStore, canvas_size
+from osteoscope.training.planes import (
+    NO_REGION,
+    SQUARES_ELSEWHERE,
+    SQUARES_ROUND,
+    CaseStore,
+    Kind,
+    PlaneStore,
+    canvas_size,
+)
 
 if TYPE_CHECKING:
     from osteoscope.training.device import Device
@@ -52,7 +60,7 @@ def made_up_store(images: int, size: int) -> CaseStore:
         lesions=(torch.rand(images, 1, canvas, canvas, generator=generator) < 0.1).byte(),
         marked=torch.ones(images, dtype=torch.bool),
         kinds=torch.full((images,), Kind.FIRST),
-        regions=torch.full((images,), NO_REGION),
+        regions=torch.full((images, SQUARES_ROUND), NO_REGION),
         elsewhere=torch.full((images, SQUARES_ELSEWHERE), NO_REGION),
         size=size,
     )

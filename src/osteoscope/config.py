@@ -234,16 +234,11 @@ class AugmentationConfig(_Settings):
     """Largest shift, as a share of the plane's side."""
     flip: bool = True
     """Mirror left and right in half of the planes."""
-    first: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of images with a known lesion that are looked at whole too, beside the lesion's region."""
+    whole: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Share of looks at images with a known lesion that are at all of the image; the others are at a square of it with
+    the lesion anywhere in it, from little larger than the lesion to eight times as wide."""
     elsewhere: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Share of those images of which a square as large as that region, without the lesion, is looked at too."""
-    unfound: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of images with a known lesion that are looked at whole and nowhere else, as if none had been found."""
-    region_scale: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """As `scale`, of the lesion's region and of what is looked at elsewhere."""
-    region_shift: Annotated[float, Field(ge=0, le=0.5)] = 0.15
-    """As `shift`, of the lesion's region and of what is looked at elsewhere."""
+    """Share of looks beside which a square of the same image without the lesion is looked at too."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Largest change of the logarithm of gamma."""
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -254,11 +249,6 @@ class AugmentationConfig(_Settings):
     """Share of planes in which one rectangle is blanked."""
     collimate: Annotated[float, Field(ge=0, le=1)] = 0.15
     """Share of planes with a black or white strip along one edge, as of a collimated or copied film."""
-
-    @property
-    def looks_per_image(self) -> float:
-        """Looks at an image with a known lesion, on average."""
-        return self.unfound + (1 - self.unfound) * (1 + self.first + self.elsewhere)
 
 
 class AuxiliaryConfig(_Settings):
@@ -271,7 +261,8 @@ class AuxiliaryConfig(_Settings):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    augmentation: AugmentationConfig = AugmentationConfig()
+    # Most of their lesions are a few pixels wide where the whole image is seen.
+    augmentation: AugmentationConfig = AugmentationConfig(whole=0.3)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of this learning alone: runs that differ in ``training.seed`` share what was learnt, since it is kept."""
 
@@ -337,9 +328,7 @@ class Config(_Settings):
 
 
 # Sizes and HU mean something in a scan, and nothing is collimated in it: less is changed than in a radiograph.
-_OF_VOLUMES = AugmentationConfig(
-    rotation=15, scale=0.15, region_scale=0.15, region_shift=0.1, gamma=0.2, noise=0.03, erase=0.15, collimate=0
-)
+_OF_VOLUMES = AugmentationConfig(rotation=15, scale=0.15, gamma=0.2, noise=0.03, erase=0.15, collimate=0)
 
 
 def preset_config(
@@ -394,7 +383,7 @@ def preset_config(
         return _for_volumes(preset, chosen, mix=mix, seed=seed, folds=folds, split=split)
     size, looks, epochs, repeats = {
         "quick": (96, 8_000, 3, 1),
-        "standard": (96, 60_000, 18, 1),
+        "standard": (96, 60_000, 9, 1),
         "full": (224, 200_000, 12, 3),
     }[preset]
     return Config(
@@ -405,7 +394,7 @@ def preset_config(
             epochs=epochs,
             batch_size=4,
             balance=0.7,
-            rehearsal=2,
+            rehearsal=4,
             averaging=0.99,
             repeats=repeats if split == "patients" else 1,
             seed=seed,

@@ -11,15 +11,13 @@ from scipy.stats import binom
 
 from osteoscope.config import AugmentationConfig
 from osteoscope.training.augment import Changes, apply_changes, draw_changes, draw_looks
-from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, Kind, PlaneStore, canvas_size
+from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, SQUARES_ROUND, Kind, PlaneStore, canvas_size
 
 NOTHING = AugmentationConfig(
     rotation=0,
     scale=0,
     shift=0,
     flip=False,
-    region_scale=0,
-    region_shift=0,
     gamma=0,
     noise=0,
     blur=0,
@@ -31,13 +29,13 @@ CANVAS = canvas_size(SIZE)
 SHARE = SIZE / CANVAS
 
 
-def drawn(kinds: list[Kind], settings: AugmentationConfig, seed: int = 0) -> Changes:
+def drawn(planes: int, settings: AugmentationConfig, seed: int = 0) -> Changes:
     generator = torch.Generator().manual_seed(seed)
-    return draw_changes(torch.tensor(kinds), size=SIZE, canvas=CANVAS, settings=settings, generator=generator)
+    return draw_changes(planes, size=SIZE, canvas=CANVAS, settings=settings, generator=generator)
 
 
 def changed(canvases: torch.Tensor, settings: AugmentationConfig, seed: int = 0) -> torch.Tensor:
-    changes = drawn([Kind.FIRST] * len(canvases), settings, seed)
+    changes = drawn(len(canvases), settings, seed)
     return apply_changes(canvases, torch.zeros_like(canvases, dtype=torch.uint8), changes)[0]
 
 
@@ -60,31 +58,32 @@ def test_a_canvas_is_half_as_large_again_with_the_plane_in_its_middle(size: int,
 # Looks.
 
 
-def store_of(regions: list[int], elsewhere: list[list[int]] | None = None) -> PlaneStore:
-    """Hold images with these canvases of regions; without `elsewhere`, no squares of other parts."""
+def store_of(regions: list[list[int]], elsewhere: list[list[int]] | None = None) -> PlaneStore:
+    """Hold images with these canvases of squares with the lesion; without `elsewhere`, no squares of other parts."""
     images = len(regions)
     canvases = torch.zeros(images, 1, 1, 1)
+    round_it = torch.tensor([squares or [NO_REGION] * SQUARES_ROUND for squares in regions])
     places = torch.full((images, SQUARES_ELSEWHERE), NO_REGION)
     for place, squares in enumerate(elsewhere or []):
         places[place, : len(squares)] = torch.tensor(squares)
     return PlaneStore(
         canvases=canvases.half(),
         lesions=canvases.byte(),
-        marked=torch.tensor(regions) != NO_REGION,
+        marked=round_it[:, 0] != NO_REGION,
         kinds=torch.full((images,), Kind.FIRST),
-        regions=torch.tensor(regions),
+        regions=round_it,
         elsewhere=places,
         size=SIZE,
     )
 
 
-def test_the_whole_the_region_and_another_part_are_looked_at_as_often_as_was_asked() -> None:
+def test_the_whole_the_lesion_and_another_part_are_looked_at_as_often_as_was_asked() -> None:
     number = 4000
-    settings = AugmentationConfig(first=0.4, elsewhere=0.7, unfound=0.1)
-    squares = [[2 * number + SQUARES_ELSEWHERE * i + j for j in range(SQUARES_ELSEWHERE)] for i in range(number)]
-    looks = draw_looks(
-        range(number), store_of(list(range(number, 2 * number)), squares), settings, np.random.default_rng(0)
-    )
+    settings = AugmentationConfig(whole=0.4, elsewhere=0.7)
+    round_it = [[number + SQUARES_ROUND * i + j for j in range(SQUARES_ROUND)] for i in range(number)]
+    behind = (1 + SQUARES_ROUND) * number
+    squares = [[behind + SQUARES_ELSEWHERE * i + j for j in range(SQUARES_ELSEWHERE)] for i in range(number)]
+    looks = draw_looks(range(number), store_of(round_it, squares), settings, np.random.default_rng(0))
 
     def seen(kind: Kind) -> np.ndarray:
         of_kind = np.zeros(number, dtype=bool)
@@ -93,42 +92,40 @@ def test_the_whole_the_region_and_another_part_are_looked_at_as_often_as_was_ask
         return of_kind
 
     first, region, elsewhere = seen(Kind.FIRST), seen(Kind.REGION), seen(Kind.ELSEWHERE)
-    assert within_chance(int((~region).sum()), number, 0.1)
-    # What is not found is looked at whole, and nowhere else.
-    assert bool((first | region).all())
-    assert not (elsewhere & ~region).any()
-    assert within_chance(int((first & region).sum()), int(region.sum()), 0.4)
-    assert within_chance(int(elsewhere.sum()), int(region.sum()), 0.7)
-    assert len(looks.images) / number == pytest.approx(settings.looks_per_image, rel=0.02)
-    # Each reads its own canvas; of the squares elsewhere each about as often.
+    # Each is looked at whole or at a square with the lesion, and beside either elsewhere.
+    assert bool((first ^ region).all())
+    assert within_chance(int(first.sum()), number, 0.4)
+    for beside in (first, region):
+        assert within_chance(int((elsewhere & beside).sum()), int(beside.sum()), 0.7)
+    # Each reads its own canvas; of its squares each about as often.
     at = {kind: (looks.images[looks.kinds == kind], looks.canvases[looks.kinds == kind]) for kind in Kind}
     assert torch.equal(*at[Kind.FIRST])
-    assert torch.equal(at[Kind.REGION][0] + number, at[Kind.REGION][1])
-    images, canvases = at[Kind.ELSEWHERE]
-    drawn_squares = canvases - 2 * number - SQUARES_ELSEWHERE * images
-    counts = torch.bincount(drawn_squares, minlength=SQUARES_ELSEWHERE)
-    assert len(counts) == SQUARES_ELSEWHERE
-    assert all(within_chance(int(count), len(images), 1 / SQUARES_ELSEWHERE) for count in counts)
+    for kind, start, squares_each in (
+        (Kind.REGION, number, SQUARES_ROUND),
+        (Kind.ELSEWHERE, behind, SQUARES_ELSEWHERE),
+    ):
+        images, canvases = at[kind]
+        counts = torch.bincount(canvases - start - squares_each * images, minlength=squares_each)
+        assert len(counts) == squares_each
+        assert all(within_chance(int(count), len(images), 1 / squares_each) for count in counts)
 
 
-def test_the_region_speaks_and_where_there_is_none_the_whole_image_does() -> None:
-    always = AugmentationConfig(first=1, elsewhere=1, unfound=0)
-    looks = draw_looks(
-        [2, 0, 1], store_of([3, NO_REGION, 4], [[5] * SQUARES_ELSEWHERE, [], []]), always, np.random.default_rng(0)
-    )
+def test_the_whole_and_the_lesion_speak_and_another_part_does_not() -> None:
+    store = store_of([[3] * SQUARES_ROUND, [], [4] * SQUARES_ROUND], [[5] * SQUARES_ELSEWHERE, [], []])
+    looks = draw_looks([2, 0, 1], store, AugmentationConfig(whole=0, elsewhere=1), np.random.default_rng(0))
     first, region, elsewhere = Kind.FIRST, Kind.REGION, Kind.ELSEWHERE
     # In the order of the images; image 2 leaves no room for a square without its lesion, image 1 has no lesion.
-    assert looks.images.tolist() == [2, 2, 0, 0, 0, 1]
-    assert looks.canvases.tolist() == [2, 4, 0, 3, 5, 1]
-    assert looks.kinds.tolist() == [first, region, first, region, elsewhere, first]
-    assert looks.speak.tolist() == [False, True, False, True, False, True]
-    lost = draw_looks([0], store_of([3, NO_REGION, 4]), AugmentationConfig(unfound=1), np.random.default_rng(0))
-    assert (lost.canvases.tolist(), lost.speak.tolist()) == ([0], [True])
+    assert looks.images.tolist() == [2, 0, 0, 1]
+    assert looks.canvases.tolist() == [4, 3, 5, 1]
+    assert looks.kinds.tolist() == [region, region, elsewhere, first]
+    assert looks.speak.tolist() == [True, True, False, True]
+    whole = draw_looks([0], store, AugmentationConfig(whole=1, elsewhere=1), np.random.default_rng(0))
+    assert (whole.canvases.tolist(), whole.speak.tolist()) == ([0, 5], [True, False])
 
 
 def test_of_a_volume_each_plane_is_looked_at_and_those_without_the_lesion_have_no_say() -> None:
     kinds = torch.tensor([Kind.REGION, Kind.ELSEWHERE, Kind.REGION, Kind.FIRST])
-    store = dataclasses.replace(store_of([NO_REGION] * 4), kinds=kinds)
+    store = dataclasses.replace(store_of([[]] * 4), kinds=kinds)
     looks = draw_looks([3, 1, 2], store, AugmentationConfig(), np.random.default_rng(0))
     assert looks.canvases.tolist() == looks.images.tolist() == [3, 1, 2]
     assert looks.kinds.tolist() == [Kind.FIRST, Kind.ELSEWHERE, Kind.REGION]
@@ -138,9 +135,9 @@ def test_of_a_volume_each_plane_is_looked_at_and_those_without_the_lesion_have_n
 def test_the_generator_moves_on_by_the_same_amount_whatever_looks_are_drawn() -> None:
     states = []
     for regions, settings in [
-        ([3, 4, 5], AugmentationConfig(first=1, elsewhere=1, unfound=0)),
-        ([3, 4, 5], AugmentationConfig(unfound=1)),
-        ([NO_REGION] * 3, AugmentationConfig()),
+        ([[place] * SQUARES_ROUND for place in (3, 4, 5)], AugmentationConfig(whole=0, elsewhere=1)),
+        ([[place] * SQUARES_ROUND for place in (3, 4, 5)], AugmentationConfig(whole=1)),
+        ([[]] * 3, AugmentationConfig()),
     ]:
         rng = np.random.default_rng(4)
         draw_looks([0, 1, 2], store_of(regions, [[6], [7], [8]]), settings, rng)
@@ -154,7 +151,7 @@ def test_the_generator_moves_on_by_the_same_amount_whatever_looks_are_drawn() ->
 def test_all_channels_of_a_plane_change_alike() -> None:
     one = torch.rand(6, 1, CANVAS, CANVAS)
     lesions = (torch.rand(6, 1, CANVAS, CANVAS) > 0.5).byte()
-    changes = drawn([Kind.REGION] * 6, AugmentationConfig(erase=1, collimate=1, blur=0.5))
+    changes = drawn(6, AugmentationConfig(erase=1, collimate=1, blur=0.5))
     alone, covered = apply_changes(one, lesions, changes)
     planes, again = apply_changes(torch.cat([one, one.flip(0), one], dim=1), lesions, changes)
     assert planes.shape == (6, 3, SIZE, SIZE)
@@ -169,9 +166,9 @@ def test_all_channels_of_a_plane_change_alike() -> None:
 # Where a plane is cut from its canvas.
 
 
-def test_without_changes_the_middle_of_the_canvas_comes_back_for_a_first_look_and_for_a_region() -> None:
+def test_without_changes_the_middle_of_the_canvas_comes_back() -> None:
     canvases, lesions = torch.rand(4, 1, CANVAS, CANVAS), (torch.rand(4, 1, CANVAS, CANVAS) > 0.5).byte()
-    changes = drawn([Kind.FIRST, Kind.REGION, Kind.REGION, Kind.FIRST], NOTHING)
+    changes = drawn(4, NOTHING)
     planes, cut = apply_changes(canvases, lesions, changes)
     torch.testing.assert_close(planes, middle(canvases), atol=1e-4, rtol=0)
     torch.testing.assert_close(cut, middle(lesions).float(), atol=1e-4, rtol=0)
@@ -184,25 +181,14 @@ def frames(changes: Changes) -> tuple[torch.Tensor, torch.Tensor]:
     return places.amin(dim=1), places.amax(dim=1)
 
 
-def test_a_region_and_a_first_look_are_each_off_by_what_was_asked_of_them() -> None:
-    kinds = [Kind.FIRST, Kind.REGION, Kind.ELSEWHERE] * 1000
-    settings = NOTHING.model_copy(update={"scale": 0.2, "shift": 0.1, "region_scale": 0.3, "region_shift": 0.15})
-    low, high = frames(drawn(kinds, settings))
+def test_what_is_read_is_off_by_what_was_asked() -> None:
+    settings = NOTHING.model_copy(update={"scale": 0.2, "shift": 0.1})
+    low, high = frames(drawn(1000, settings))
     sides, centres = (high - low)[:, 0] / 2, (high + low) / 2
-    for start, scale, shift in [(0, 1.2, 0.1), (1, 1.3, 0.15), (2, 1.3, 0.15)]:
-        ours, moved = sides[start::3], centres[start::3].abs()
-        assert 1 / scale - 1e-5 <= ours.min() < 1 / scale + 0.01
-        assert scale - 0.01 < ours.max() <= scale + 1e-5
-        # A share of the side is twice that of the half side.
-        assert 2 * shift - 0.01 < moved.max() <= 2 * shift + 1e-5
-
-
-def test_what_is_asked_of_regions_leaves_first_looks_alone() -> None:
-    settings = NOTHING.model_copy(update={"region_scale": 0.3, "region_shift": 0.15})
-    low, high = frames(drawn([Kind.FIRST, Kind.REGION] * 50, settings))
-    torch.testing.assert_close(low[::2], torch.full((50, 2), -1.0))
-    torch.testing.assert_close(high[::2], torch.full((50, 2), 1.0))
-    assert bool(((low[1::2] + 1).abs().amax(dim=1) > 0.01).any())
+    assert 1 / 1.2 - 1e-5 <= sides.min() < 1 / 1.2 + 0.01
+    assert 1.2 - 0.01 < sides.max() <= 1.2 + 1e-5
+    # A share of the side is twice that of the half side.
+    assert 2 * 0.1 - 0.01 < centres.abs().max() <= 2 * 0.1 + 1e-5
 
 
 def test_a_flip_mirrors_left_and_right_of_about_half_of_the_planes() -> None:
@@ -217,7 +203,7 @@ def test_a_flip_mirrors_left_and_right_of_about_half_of_the_planes() -> None:
 def test_a_quarter_turn_turns_the_plane_and_the_lesion_with_it() -> None:
     # The largest angle is drawn by no seed, so the matrix is set by hand through a rotation of 90 degrees and scale 1.
     canvases, lesions = torch.rand(1, 1, CANVAS, CANVAS), (torch.rand(1, 1, CANVAS, CANVAS) > 0.5).byte()
-    changes = drawn([Kind.FIRST], NOTHING)
+    changes = drawn(1, NOTHING)
     changes.matrices[0] = torch.tensor([[0.0, -SHARE, 0.0], [SHARE, 0.0, 0.0]])
     turned, cut = apply_changes(canvases, lesions, changes)
     # Output (x, y) reads the canvas at (-y, x), so the top right shows what was at the bottom right: anticlockwise.
@@ -242,7 +228,7 @@ def test_a_lesion_goes_where_its_bright_spot_in_the_picture_goes() -> None:
     # On the canvas the spot is 5 pixels above and 4 pixels right of the middle.
     spot = disc(CANVAS / 2 - 5, CANVAS / 2 + 4, 3).expand(300, 1, CANVAS, CANVAS)
     settings = NOTHING.model_copy(update={"rotation": 180, "scale": 0.2, "shift": 0.05, "flip": True})
-    changes = drawn([Kind.FIRST] * 300, settings)
+    changes = drawn(300, settings)
     planes, lesions = apply_changes(0.2 + 0.6 * spot, spot.byte(), changes)
     # The place on the plane that reads the spot's: the matrix turned round, in units of half sides.
     spot_on_canvas = torch.tensor([4.0, -5.0]) / (CANVAS / 2)
@@ -261,7 +247,7 @@ def test_a_lesion_goes_where_its_bright_spot_in_the_picture_goes() -> None:
 def test_what_changes_a_planes_values_leaves_the_lesion_as_it_is() -> None:
     canvases, lesions = torch.rand(30, 1, CANVAS, CANVAS), (torch.rand(30, 1, CANVAS, CANVAS) > 0.5).byte()
     loud = NOTHING.model_copy(update={"gamma": 1.0, "noise": 1.0, "blur": 1.0, "erase": 1.0, "collimate": 1.0})
-    _, cut = apply_changes(canvases, lesions, drawn([Kind.FIRST] * 30, loud))
+    _, cut = apply_changes(canvases, lesions, drawn(30, loud))
     torch.testing.assert_close(cut, middle(lesions).float(), atol=1e-4, rtol=0)
 
 
@@ -341,9 +327,8 @@ def test_the_same_seed_gives_the_same_planes_and_another_gives_others() -> None:
 
 def test_the_generator_moves_on_by_the_same_amount_whatever_changes_are_drawn() -> None:
     states = []
-    for kind, settings in [(Kind.FIRST, NOTHING), (Kind.REGION, AugmentationConfig()), (Kind.ELSEWHERE, NOTHING)]:
+    for settings in [NOTHING, AugmentationConfig()]:
         generator = torch.Generator().manual_seed(3)
-        draw_changes(torch.tensor([kind] * 5), size=SIZE, canvas=CANVAS, settings=settings, generator=generator)
+        draw_changes(5, size=SIZE, canvas=CANVAS, settings=settings, generator=generator)
         states.append(generator.get_state())
-    assert torch.equal(states[0], states[1])
-    assert torch.equal(states[0], states[2])
+    assert torch.equal(*states)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from osteoscope.training.fit import FitPlan
 
 # One look at an image, so that it is easily counted.
-ONE_LOOK = AugmentationConfig(first=0, elsewhere=0, unfound=0.5)
+ONE_LOOK = AugmentationConfig(elsewhere=0)
 # 16 images and 112 looks: 7 epochs of 2 steps, with a checkpoint after the 5th.
 TINY = Config(
     preparation=PreparationConfig(size=32, second_look=True),

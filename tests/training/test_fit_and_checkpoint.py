@@ -17,7 +17,7 @@ from osteoscope.training import checkpoint
 from osteoscope.training.augment import apply_changes
 from osteoscope.training.device import choose_device, deterministic
 from osteoscope.training.fit import FitPlan, fit
-from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, CaseStore, Kind, PlaneStore
+from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, SQUARES_ROUND, CaseStore, Kind, PlaneStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def tiny_store(cases: int = 8) -> CaseStore:
-    """Two images of each case, the first of them with a lesion and its region."""
+    """Two images of each case, the first of them with a lesion and one square round it."""
     generator = torch.Generator().manual_seed(0)
     images = 2 * cases
     marked = torch.arange(images) % 2 == 0
@@ -39,7 +39,7 @@ def tiny_store(cases: int = 8) -> CaseStore:
         lesions=lesions,
         marked=marked,
         kinds=torch.full((images,), Kind.FIRST),
-        regions=torch.where(marked, images + torch.arange(images) // 2, NO_REGION),
+        regions=torch.where(marked, images + torch.arange(images) // 2, NO_REGION)[:, None].repeat(1, SQUARES_ROUND),
         elsewhere=torch.full((images, SQUARES_ELSEWHERE), NO_REGION),
         size=48,
     )
@@ -165,10 +165,10 @@ def test_regions_and_images_without_one_are_in_their_cases_bag_and_every_case_is
     tmp_path: Path,
 ) -> None:
     store = tiny_store()
-    # What speaks for a case is the case's number; the whole images with a region only serve to find it.
+    # What speaks for a case is the case's number.
     for case, (with_region, without) in enumerate(images.tolist() for images in store.images):
-        store.planes.canvases[[without, int(store.planes.regions[with_region])]] = case / 8
-    settings = AugmentationConfig(gamma=0, noise=0, erase=0, collimate=0, first=1, unfound=0)
+        store.planes.canvases[[without, int(store.planes.regions[with_region, 0])]] = case / 8
+    settings = AugmentationConfig(gamma=0, noise=0, erase=0, collimate=0, whole=0)
     plan = FitPlan(
         store=store,
         cases=np.array([1, 3, 4, 6, 7]),
@@ -182,8 +182,8 @@ def test_regions_and_images_without_one_are_in_their_cases_bag_and_every_case_is
         fit(cast("TumourNetwork", recorder), plan, fabric=fabric, folder=tmp_path, watcher=Silent().epoch_done)
     bags = []
     for planes, membership in zip(recorder.encoder.seen, recorder.asked, strict=True):
-        # Of each case the two images and the region are seen.
-        assert len(planes) == 3 * len(membership)
+        # Of each case the whole of the one image and a square of the other are seen.
+        assert len(planes) == 2 * len(membership)
         for members in membership:
             assert int(members.sum()) == 2
             case = round(float(planes[members].mean()) * 8)
@@ -207,7 +207,7 @@ def test_half_of_the_planes_of_a_volume_that_are_read_in_a_step_show_the_lesion_
             lesions=torch.zeros(32, 1, 48, 48, dtype=torch.uint8),
             marked=kinds != Kind.FIRST,
             kinds=kinds,
-            regions=torch.full((32,), NO_REGION),
+            regions=torch.full((32, SQUARES_ROUND), NO_REGION),
             elsewhere=torch.full((32, SQUARES_ELSEWHERE), NO_REGION),
             size=32,
         ),

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from osteoscope.config import TrainingConfig
     from osteoscope.training.planes import CaseStore
 
-STILL = AugmentationConfig(
-    rotation=0, scale=0, shift=0, flip=False, region_scale=0, region_shift=0, gamma=0, noise=0, blur=0, erase=0
-).model_copy(update={"collimate": 0.0})
+STILL = AugmentationConfig(rotation=0, scale=0, shift=0, flip=False, gamma=0, noise=0, blur=0, erase=0, collimate=0)
 CPU = Device(kind="cpu", name="cpu", precision="32-true", threads=1)
 
 

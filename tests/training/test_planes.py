@@ -1,4 +1,4 @@
-"""What is kept of the images: canvases of the first look and of the lesion's region, and the lesions on them."""
+"""What is kept of the images: canvases of all of it and of squares with the lesion, and the lesions on them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from osteoscope.cohort.table import Case, CaseImage
 from osteoscope.config import PreparationConfig
 from osteoscope.errors import ImageError, InputError
 from osteoscope.imaging.picture import pixel_sha256, read_picture
-from osteoscope.imaging.prepare import Lesion, Square
-from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, load_cases, load_images, squares_elsewhere
+from osteoscope.imaging.prepare import Lesion
+from osteoscope.training.planes import (
+    NO_REGION,
+    SQUARES_ELSEWHERE,
+    SQUARES_ROUND,
+    load_cases,
+    load_images,
+    squares_elsewhere,
+    squares_round,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,18 +49,18 @@ def noise(side: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
 
 
-def test_the_region_is_cut_from_the_image_as_it_is_so_a_fine_pattern_in_the_lesion_survives(tmp_path: Path) -> None:
-    picture = np.full((400, 400), 100, dtype=np.uint8)
-    rows, columns = np.mgrid[220:260, 100:140]
-    picture[220:260, 100:140] = np.where((rows + columns) % 2, 160, 40)
-    store = load_images([written(tmp_path / "a.png", picture, Lesion(box=(100, 220, 140, 260)))], TWO_LOOKS)
+def test_squares_are_cut_from_the_image_as_it_is_so_a_fine_pattern_in_the_lesion_survives(tmp_path: Path) -> None:
+    picture = np.full((1600, 1600), 100, dtype=np.uint8)
+    rows, columns = np.mgrid[880:904, 400:424] // 8
+    picture[880:904, 400:424] = np.where((rows + columns) % 2, 160, 40)
+    store = load_images([written(tmp_path / "a.png", picture, Lesion(box=(400, 880, 424, 904)))], TWO_LOOKS)
     assert store.canvases.shape == store.lesions.shape
-    assert store.regions.tolist() == [1]
-    first, region = store.canvases[:2, 0].float().numpy()
-    # A lesion of 40 pixels and a tenth on every side fill 48: pixel for pixel, with 12 more round them.
-    np.testing.assert_allclose(region, picture[204:276, 84:156] / 255, atol=1e-3)
-    # The first look reads 400 pixels as 48, and the pattern is an even grey there.
+    assert store.regions.tolist() == [[1, 2, 3]]
+    first, *regions = store.canvases[:4, 0].float().numpy()
+    # The first look reads 1600 pixels as 48, and the pattern is an even grey there. A square is at most 24 / 0.12 = 200
+    # pixels wide, which makes two pixels of each field of 8.
     assert np.ptp(first) < 0.02
+    assert min(map(np.ptp, regions)) > 0.1
 
 
 def test_a_lesion_is_marked_exactly_where_its_outline_is(tmp_path: Path) -> None:
@@ -62,25 +70,28 @@ def test_a_lesion_is_marked_exactly_where_its_outline_is(tmp_path: Path) -> None
     expected = np.zeros((72, 72), dtype=np.uint8)
     expected[(40 + 24) // 2 : (70 + 24) // 2, (20 + 24) // 2 : (60 + 24) // 2] = 1
     np.testing.assert_array_equal(store.lesions[0, 0], expected)
-    # The region's shows 72 from (4, 19) on as they are: 48 about the centre (40, 55), and 12 more on every side.
-    expected = np.zeros((72, 72), dtype=np.uint8)
-    expected[40 - 19 : 70 - 19, 20 - 4 : 60 - 4] = 1
-    np.testing.assert_array_equal(store.lesions[1, 0], expected)
+    # The others show what `squares_round` gives for this image, and half as much again.
+    rng = np.random.default_rng(int(pixel_sha256(read_picture(tmp_path / "a.png").read()[0])[:16], 16))
+    for mask, drawn in zip(store.lesions[1:4, 0].numpy(), squares_round((96, 96), [square], rng), strict=True):
+        step = drawn.side / 48
+        columns, rows = (start - drawn.side / 4 + (np.arange(72) + 0.5) * step for start in (drawn.left, drawn.top))
+        inside = np.logical_and.outer((rows > 40) & (rows < 70), (columns > 20) & (columns < 60))
+        np.testing.assert_array_equal(mask, inside)
 
 
 def test_an_outline_is_followed_and_not_its_box(tmp_path: Path) -> None:
     diamond = Lesion(box=(0, 0, 96, 96), outline=((28, 48), (48, 28), (68, 48), (48, 68)))
     store = load_images([written(tmp_path / "a.png", noise(96), diamond)], TWO_LOOKS)
-    # 40 pixels and a tenth on every side are 48 again; the canvas begins at 12.
-    rows, columns = np.mgrid[:72, :72] + 12.5
+    # The first canvas shows 144 pixels as 72, from -24 on.
+    rows, columns = (np.mgrid[:72, :72] + 0.5) * 2 - 24
     distance = np.abs(rows - 48) + np.abs(columns - 48)
-    mask = store.lesions[1, 0].numpy()
+    mask = store.lesions[0].numpy()[0]
     assert mask[distance < 20].all()
     # At 20 the centre of a pixel lies on the edge itself.
     assert not mask[distance > 20].any()
 
 
-def test_an_image_without_an_annotation_has_no_region_and_nothing_marked(tmp_path: Path) -> None:
+def test_an_image_without_an_annotation_has_no_squares_and_nothing_marked(tmp_path: Path) -> None:
     lesion = Lesion(box=(30, 30, 60, 60))
     images = [
         written(tmp_path / "a.png", noise(96, 1), lesion),
@@ -89,34 +100,68 @@ def test_an_image_without_an_annotation_has_no_region_and_nothing_marked(tmp_pat
     ]
     store = load_images(images, TWO_LOOKS)
     assert store.marked.tolist() == [True, False, True]
-    # Behind those of the three images stand the region's canvas of each and those of other parts, in their order.
-    first, second = 3, 4 + SQUARES_ELSEWHERE
-    assert store.regions.tolist() == [first, NO_REGION, second]
-    assert store.elsewhere.tolist() == [
-        list(range(first + 1, second)),
-        [NO_REGION] * SQUARES_ELSEWHERE,
-        list(range(second + 1, second + 1 + SQUARES_ELSEWHERE)),
-    ]
-    assert len(store.canvases) == len(store.lesions) == second + 1 + SQUARES_ELSEWHERE
+    # Behind those of the three images stand the canvases with the lesion of each and those of other parts, in their
+    # order.
+    alone = {place: load_images([images[place]], TWO_LOOKS) for place in (0, 2)}
+    behind = 3
+    for place in (0, 2):
+        others = int((alone[place].elsewhere != NO_REGION).sum())
+        own = list(range(behind, behind + SQUARES_ROUND + others))
+        assert store.regions[place].tolist() == own[:SQUARES_ROUND]
+        assert store.elsewhere[place].tolist() == own[SQUARES_ROUND:] + [NO_REGION] * (SQUARES_ELSEWHERE - others)
+        assert torch.equal(store.canvases[own], alone[place].canvases[1:])
+        assert all(bool(store.lesions[square].any()) for square in own[:SQUARES_ROUND])
+        behind += len(own)
+    assert store.regions[1].tolist() == [NO_REGION] * SQUARES_ROUND
+    assert store.elsewhere[1].tolist() == [NO_REGION] * SQUARES_ELSEWHERE
+    assert len(store.canvases) == len(store.lesions) == behind
     assert not store.lesions[1].any()
-    assert all(bool(store.lesions[place].any()) for place in (0, 2, first, second))
-    for place, source in [(first, 0), (second, 2)]:
-        alone = load_images([images[source]], TWO_LOOKS)
-        assert torch.equal(store.canvases[place : place + 1 + SQUARES_ELSEWHERE], alone.canvases[1:])
 
 
-def test_other_parts_of_an_image_are_of_about_the_lesions_size_within_it_and_without_the_lesion() -> None:
+@pytest.mark.parametrize("shape", [(400, 400), (1200, 300), (300, 1200)])
+def test_a_lesion_is_anywhere_in_its_squares_which_are_of_all_sizes(shape: tuple[int, int]) -> None:
+    rows, columns = shape
+    lesions = [Lesion(box=(100, 200, 130, 240)), Lesion(box=(250, 40, 270, 50))]
+    squares = [square for seed in range(400) for square in squares_round(shape, lesions, np.random.default_rng(seed))]
+    assert len(squares) == 400 * SQUARES_ROUND
+    held = np.zeros(2, dtype=int)
+    shares, places = [], []
+    for square in squares:
+        right, bottom = square.left + square.side, square.top + square.side
+        inside = [
+            square.left <= left + 1e-9 and square.top <= top + 1e-9 and right >= r - 1e-9 and bottom >= b - 1e-9
+            for left, top, r, b in (lesion.bounds("outline") for lesion in lesions)
+        ]
+        assert any(inside)
+        held += inside
+        # Beside the image no more is shown than a square that is larger than it must.
+        for start, end, extent in [(square.left, right, columns), (square.top, bottom, rows)]:
+            assert (start >= -1e-9 and end <= extent + 1e-9) or (start <= 1e-9 and end >= extent - 1e-9)
+        if inside == [True, False]:
+            shares.append(40 / square.side)
+            places.append(((115 - square.left) / square.side, (220 - square.top) / square.side))
+    # Either lesion is drawn in half of the squares, and may be seen in the other's.
+    assert held.min() > 500
+    assert min(shares) >= 0.12 - 1e-9
+    assert max(shares) == pytest.approx(0.7, abs=0.02)
+    spread = np.array(places)
+    assert spread.min() > 0
+    assert spread.max() < 1
+    assert (np.ptp(spread, axis=0) > 0.6).all()
+
+
+def test_other_parts_of_an_image_are_about_as_large_as_asked_within_it_and_without_the_lesion() -> None:
     pixels = noise(200).astype(np.float32) / np.float32(255)
-    box, region = (80.0, 90.0, 120.0, 130.0), Square(left=75, top=85, side=50)
+    box = (80.0, 90.0, 120.0, 130.0)
     squares = [
         square
-        for seed in range(40)
-        for square in squares_elsewhere(pixels, [Lesion(box=box)], region, np.random.default_rng(seed))
+        for seed in range(80)
+        for square in squares_elsewhere(pixels, [Lesion(box=box)], [30.0, 50.0], np.random.default_rng(seed))
     ]
-    assert len(squares) == 40 * SQUARES_ELSEWHERE
+    assert len(squares) == 80 * SQUARES_ELSEWHERE
     sides = np.array([square.side for square in squares])
     assert (sides.min(), sides.max()) == (
-        pytest.approx(50 * np.exp(-0.4), rel=0.05),
+        pytest.approx(30 * np.exp(-0.4), rel=0.05),
         pytest.approx(50 * np.exp(0.4), rel=0.05),
     )
     for square in squares:
@@ -134,19 +179,19 @@ def test_there_is_no_other_part_where_the_lesion_leaves_no_room_or_all_else_is_e
     pixels = noise(100).astype(np.float32) / np.float32(255)
     rng = np.random.default_rng(0)
     full = Lesion(box=(0, 0, 100, 100))
-    assert squares_elsewhere(pixels, [full], Square(left=0, top=0, side=100), rng) == []
+    assert squares_elsewhere(pixels, [full], [100.0], rng) == []
     pixels[:] = 0.1
     # One bright pixel in its middle, which no square that holds a tenth of the lesion reaches.
     pixels[50, 50] = 1
     small = Lesion(box=(40, 40, 60, 60))
-    assert squares_elsewhere(pixels, [small], Square(left=40, top=40, side=20), rng) == []
+    assert squares_elsewhere(pixels, [small], [20.0], rng) == []
 
 
 def test_an_image_keeps_its_squares_beside_whatever_other_images(tmp_path: Path) -> None:
     images = [written(tmp_path / f"{n}.png", noise(96, n), Lesion(box=(30, 30, 60, 60))) for n in range(2)]
     both, second = load_images(images, TWO_LOOKS), load_images(images[1:], TWO_LOOKS)
-    assert torch.equal(both.canvases[both.elsewhere[1]], second.canvases[second.elsewhere[0]])
-    assert not torch.equal(both.canvases[both.elsewhere[0]], both.canvases[both.elsewhere[1]])
+    assert torch.equal(both.canvases[both.regions[1]], second.canvases[second.regions[0]])
+    assert not torch.equal(both.canvases[both.regions[0]], both.canvases[both.regions[1]])
 
 
 def test_without_a_second_look_there_is_one_canvas_an_image_and_the_lesion_is_marked_all_the_same(
@@ -155,7 +200,7 @@ def test_without_a_second_look_there_is_one_canvas_an_image_and_the_lesion_is_ma
     image = written(tmp_path / "a.png", noise(96), Lesion(box=(30, 30, 60, 60)))
     store = load_images([image], ONE_LOOK)
     assert store.canvases.shape == (1, 1, 72, 72)
-    assert store.regions.tolist() == [NO_REGION]
+    assert store.regions.tolist() == [[NO_REGION] * SQUARES_ROUND]
     assert store.marked.tolist() == [True]
     # 30 pixels each way, at half of the size.
     assert int(store.lesions.sum()) == 15 * 15

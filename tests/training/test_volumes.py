@@ -16,7 +16,7 @@ from osteoscope.config import PreparationConfig, VolumeConfig
 from osteoscope.errors import ImageError, InputError
 from osteoscope.imaging.nifti import write_nifti
 from osteoscope.inference.scans import PreparedScans
-from osteoscope.training.planes import NO_REGION, Kind
+from osteoscope.training.planes import NO_REGION, SQUARES_ROUND, Kind
 from osteoscope.training.volumes import load_volumes
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def test_all_planes_with_the_lesion_are_kept_and_of_the_others_as_many_as_are_re
     assert store.images[0].tolist() == list(range(7))
     assert store.labels.tolist() == [1]
     assert store.planes.marked.tolist() == [True] * 7
-    assert store.planes.regions.tolist() == [NO_REGION] * 7
+    assert store.planes.regions.tolist() == [[NO_REGION] * SQUARES_ROUND] * 7
     assert store.planes.size == 32
 
 

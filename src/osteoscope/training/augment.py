@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, Kind
+from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, SQUARES_ROUND, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,38 +41,36 @@ class Looks:
     kinds: Tensor
     """`Kind` of each."""
     speak: Tensor
-    """Whether it has a say in the class: the region has where there is one, and then nothing else; of a volume each
-    plane that shows the lesion, or where none is annotated each plane."""
+    """Whether it has a say in the class: all of an image and a square with the lesion have; of a volume each plane that
+    shows the lesion, or where none is annotated each plane."""
 
 
 def draw_looks(
     images: Sequence[int], store: PlaneStore, settings: AugmentationConfig, rng: np.random.Generator
 ) -> Looks:
-    """Draw the looks at some images: at the lesion's region, and beside it at the whole and at another part.
+    """Draw the looks at some images: at the whole or at a square with the lesion, and beside it at another part.
 
     Parameters
     ----------
     images
         Places in the store, in the order in which their looks are given.
     store
-        Of the images; one without a region gets a first look, and this speaks, unless it is a plane without a lesion.
+        Of the images; one without squares gets a first look, and this speaks, unless it is a plane without a lesion.
     settings
         How often what is drawn.
     rng
         Advanced by the same amount whatever is drawn.
     """
     drawn: list[tuple[int, int, Kind, bool]] = []
-    shares, others = rng.random((len(images), 3)), rng.integers(SQUARES_ELSEWHERE, size=len(images))
-    for image, (lost, whole, beside), other in zip(images, shares, others, strict=True):
-        region = int(store.regions[image])
-        if region == NO_REGION or lost < settings.unfound:
+    shares = rng.random((len(images), 2))
+    squares = rng.integers((SQUARES_ROUND, SQUARES_ELSEWHERE), size=(len(images), 2))
+    for image, (whole, beside), (round_it, other) in zip(images, shares, squares.tolist(), strict=True):
+        region, elsewhere = int(store.regions[image, round_it]), int(store.elsewhere[image, other])
+        if region == NO_REGION or whole < settings.whole:
             kind = Kind(int(store.kinds[image]))
             drawn.append((image, image, kind, kind != Kind.ELSEWHERE))
-            continue
-        if whole < settings.first:
-            drawn.append((image, image, Kind.FIRST, False))
-        drawn.append((image, region, Kind.REGION, True))
-        elsewhere = int(store.elsewhere[image, other])
+        else:
+            drawn.append((image, region, Kind.REGION, True))
         if elsewhere != NO_REGION and beside < settings.elsewhere:
             drawn.append((image, elsewhere, Kind.ELSEWHERE, False))
     places, canvases, kinds, speak = zip(*drawn, strict=True)
@@ -108,14 +106,14 @@ class Changes:
 
 
 def draw_changes(
-    kinds: Tensor, *, size: int, canvas: int, settings: AugmentationConfig, generator: torch.Generator
+    planes: int, *, size: int, canvas: int, settings: AugmentationConfig, generator: torch.Generator
 ) -> Changes:
     """Draw the changes of a batch.
 
     Parameters
     ----------
-    kinds
-        (planes,) `Kind` of each.
+    planes
+        How many there are.
     size, canvas
         Rows and columns of a plane and of the canvas that it is cut from.
     settings
@@ -123,16 +121,15 @@ def draw_changes(
     generator
         A CPU generator; advanced by the same amount whatever is drawn.
     """
-    planes = len(kinds)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(planes, *shape, generator=generator)
 
     angle = uniform(-1, 1) * math.radians(settings.rotation)
     mirror = torch.where(uniform(0, 1) < (0.5 if settings.flip else 0.0), -1.0, 1.0)
-    zoom, shift = _place(kinds, uniform(-1, 1), uniform(-1, 1, 2), settings)
     # A plane's half side is 1; on the canvas it is size / canvas.
-    zoom, shift = zoom * (size / canvas), shift * (size / canvas)
+    zoom = torch.exp(uniform(-1, 1) * math.log1p(settings.scale)) * (size / canvas)
+    shift = uniform(-1, 1, 2) * 2 * settings.shift * (size / canvas)
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     matrices = torch.stack(
         [
@@ -151,13 +148,6 @@ def draw_changes(
         # Most borders are black; on a copied film they are white.
         blank=(uniform(0, 1) < 0.3).float(),
     )
-
-
-def _place(kinds: Tensor, zoom: Tensor, shift: Tensor, settings: AugmentationConfig) -> tuple[Tensor, Tensor]:
-    """Turn draws in -1..1 into sides (planes,) and shifts (planes, 2), in units of the half side of what is read."""
-    first = kinds == Kind.FIRST
-    sides = torch.exp(zoom * torch.log1p(torch.where(first, settings.scale, settings.region_scale)))
-    return sides, shift * 2 * torch.where(first, settings.shift, settings.region_shift)[:, None]
 
 
 def _draw_rectangles(draws: Tensor, size: int, share: float) -> Tensor:
@@ -240,7 +230,7 @@ def see(
     """Draw looks at images of a store and what changes in them, and cut the planes; arguments as of the parts."""
     looks = draw_looks(images, store, settings, rng)
     canvas, device = store.canvases.shape[-1], store.device
-    changes = draw_changes(looks.kinds, size=store.size, canvas=canvas, settings=settings, generator=generator)
+    changes = draw_changes(len(looks.kinds), size=store.size, canvas=canvas, settings=settings, generator=generator)
     planes, lesions = apply_changes(*store.at(looks.canvases), changes.to(device))
     if store.indicators is not None:
         # Behind all changes: what a plane is of does not change with them.

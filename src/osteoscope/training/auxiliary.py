@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from osteoscope.training.questions import Answers, QuestionLogits
     from osteoscope.training.weights import Start
 
-VERSION = 2
+VERSION = 3
 """Of what is learnt and how: another version learns anew."""
 
 _WEIGHTS = "weights.safetensors"
@@ -252,7 +252,8 @@ class _Learner:
         lessons = load_lessons(images, config.preparation)
         self._store, self.answers = lessons.store.on(fabric.device), lessons.answers
         self._settings = settings = config.auxiliary
-        per_image = torch.where(lessons.store.regions == NO_REGION, 1.0, settings.augmentation.looks_per_image)
+        elsewhere = (lessons.store.elsewhere != NO_REGION).float().mean(dim=1)
+        per_image = 1 + settings.augmentation.elsewhere * elsewhere
         self.epochs = max(1, round(settings.looks / float(per_image.sum())))
         torch.manual_seed(settings.seed)
         network = _AuxiliaryNetwork(config, self.answers)

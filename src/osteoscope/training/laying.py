@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, CaseStore, PlaneStore, canvas_size
+from osteoscope.training.planes import NO_REGION, SQUARES_ELSEWHERE, SQUARES_ROUND, CaseStore, PlaneStore, canvas_size
 from osteoscope.training.room import room_for_canvases
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def lay_cases(
             lesions=torch.from_numpy(lesions),
             marked=torch.from_numpy(np.repeat([one.is_marked for one in chosen], counts)),
             kinds=torch.from_numpy(np.concatenate([one.kinds for one in chosen])),
-            regions=torch.full((planes,), NO_REGION),
+            regions=torch.full((planes, SQUARES_ROUND), NO_REGION),
             elsewhere=torch.full((planes, SQUARES_ELSEWHERE), NO_REGION),
             size=size,
             indicators=None if indicators is None else torch.from_numpy(indicators),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from osteoscope.cohort.table import Case, CaseImage
-    from osteoscope.config import PreparationConfig, RegionOfInterest
+    from osteoscope.config import PreparationConfig
     from osteoscope.imaging.prepare import Lesion
 
 # A canvas shows this much more than a plane does, so that a turned or shifted plane still shows real pixels.
@@ -29,12 +29,19 @@ CANVAS_SCALE = 1.5
 
 NO_REGION = -1
 
-SQUARES_ELSEWHERE = 6
-"""Squares without the lesion that are kept of each image; drawn once, and shifted and scaled when looked at."""
+SQUARES_ROUND, SQUARES_ELSEWHERE = 3, 3
+"""Squares with the lesion, and without it, that are kept of each image; drawn once, and shifted and scaled when looked
+at."""
 
+LESION_SHARES = (0.12, 0.7)
+"""Least and largest share of a square's side that the lesion in it takes. A lesion of an image that is looked at whole
+may be a few pixels wide, and the next one half of what is seen: what is drawn in between is of all sizes."""
+
+# A square is never smaller than this, in pixels of the image, since there is no more in it to be seen.
+_SMALLEST_ROUND = 48.0
 # A square without the lesion holds no more of its box than this; what still shows of it is seen on the mask.
 _LARGEST_OVERLAP = 0.1
-# Its side, beside that of the lesion's square, differs by up to this in its logarithm.
+# Its side, beside that of a square with the lesion, differs by up to this in its logarithm.
 _SIDES_ELSEWHERE = 0.4
 # The standard deviation of its pixels is at least this share of the image's.
 _LEAST_SPREAD = 0.2
@@ -47,9 +54,9 @@ class Kind(IntEnum):
     FIRST = 0
     """All of an image, or a plane of a volume in which no lesion is annotated."""
     REGION = 1
-    """The square round the lesion, off by as much as a found one may be; of a volume, a plane that shows the lesion."""
+    """A square with the lesion anywhere in it, large or small; of a volume, a plane that shows the lesion."""
     ELSEWHERE = 2
-    """A square as a network may find it that is wrong; of a volume, a plane that does not show the lesion."""
+    """A square of the same image without the lesion; of a volume, a plane that does not show the lesion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +64,8 @@ class PlaneStore:
     """All that is read of some images; a plane of a volume counts as an image here.
 
     Canvas ``i`` shows what the first look at image ``i`` reads, and half as much again; where a lesion is annotated
-    and there is to be a second look, further canvases show so, cut from the image as it is, the lesion's square, and
-    squares as large without the lesion.
+    and there is to be a second look, further canvases show so, cut from the image as it is, squares with the lesion,
+    and others without it.
     """
 
     canvases: Tensor
@@ -70,7 +77,7 @@ class PlaneStore:
     kinds: Tensor
     """(images,) `Kind` of the first look at each: of a radiograph always the first of them."""
     regions: Tensor
-    """(images,) the place of the lesion's canvas, or `NO_REGION`."""
+    """(images, `SQUARES_ROUND`) the places of canvases with the lesion, or `NO_REGION`."""
     elsewhere: Tensor
     """(images, `SQUARES_ELSEWHERE`) the places of canvases without the lesion, or `NO_REGION` where there are fewer."""
     size: int
@@ -132,7 +139,7 @@ def load_images(images: Sequence[CaseImage], preparation: PreparationConfig) -> 
     places, canvases = _Places(len(images)), [of_image.first for of_image in prepared]
     for place, of_image in enumerate(prepared):
         places.note(place, of_image, len(canvases))
-        canvases.extend([*of_image.region, *of_image.elsewhere])
+        canvases.extend([*of_image.regions, *of_image.elsewhere])
     pixels, lesions = zip(*canvases, strict=True)
     return PlaneStore(
         canvases=torch.from_numpy(np.stack(pixels)[:, None]),
@@ -156,8 +163,7 @@ _Canvas = tuple["NDArray[np.float16]", "NDArray[np.uint8]"]
 @dataclass(frozen=True, kw_only=True)
 class _OfImage:
     first: _Canvas
-    region: list[_Canvas]
-    """One or none."""
+    regions: list[_Canvas]
     elsewhere: list[_Canvas]
 
 
@@ -165,40 +171,72 @@ class _Places:
     """Where the canvases of each image will stand behind those of the first looks."""
 
     def __init__(self, images: int) -> None:
-        self.regions = np.full(images, NO_REGION)
+        self.regions = np.full((images, SQUARES_ROUND), NO_REGION)
         self.elsewhere = np.full((images, SQUARES_ELSEWHERE), NO_REGION)
 
     def note(self, image: int, prepared: _OfImage, behind: int) -> None:
-        if prepared.region:
-            self.regions[image] = behind
-            self.elsewhere[image, : len(prepared.elsewhere)] = behind + 1 + np.arange(len(prepared.elsewhere))
+        round_it, elsewhere = len(prepared.regions), len(prepared.elsewhere)
+        self.regions[image, :round_it] = behind + np.arange(round_it)
+        self.elsewhere[image, :elsewhere] = behind + round_it + np.arange(elsewhere)
 
 
 def _canvases(image: CaseImage, preparation: PreparationConfig) -> _OfImage:
-    """Prepare one image: what the first look reads, and for a second one the lesion's square and others."""
+    """Prepare one image: what the first look reads, and for a second one squares with the lesion and without it."""
     pixels = read_pixels(image)
     shape, lesions = (pixels.shape[0], pixels.shape[1]), lesions_on(pixels, image)
 
     def canvas(square: Square) -> _Canvas:
         return canvas_of(pixels, square, lesions, preparation.size)
 
-    def lesion_square(roi: RegionOfInterest) -> Square:
-        return square_to_read(shape, lesions, roi=roi, margin=preparation.margin)
-
-    first = canvas(lesion_square(preparation.roi))
+    first = canvas(square_to_read(shape, lesions, roi=preparation.roi, margin=preparation.margin))
     if not (preparation.second_look and lesions):
-        return _OfImage(first=first, region=[], elsewhere=[])
-    region = lesion_square("outline")
+        return _OfImage(first=first, regions=[], elsewhere=[])
     # From the pixels, so that an image has the same squares in every fold and run.
     rng = np.random.default_rng(int(image.pixel_sha256[:16], 16))
-    squares = squares_elsewhere(pixels, lesions, region, rng)
-    return _OfImage(first=first, region=[canvas(region)], elsewhere=[canvas(square) for square in squares])
+    regions = squares_round(shape, lesions, rng)
+    elsewhere = squares_elsewhere(pixels, lesions, [square.side for square in regions], rng)
+    return _OfImage(first=first, regions=list(map(canvas, regions)), elsewhere=list(map(canvas, elsewhere)))
+
+
+def squares_round(shape: tuple[int, int], lesions: Sequence[Lesion], rng: np.random.Generator) -> list[Square]:
+    """Draw squares that hold a lesion, anywhere in them.
+
+    Parameters
+    ----------
+    shape
+        (rows, columns) of the image.
+    lesions
+        One or more, of which each square holds one that is drawn.
+    rng
+        Decides on the lesions, the sides and the places.
+
+    Returns
+    -------
+    `SQUARES_ROUND`. The lesion's longer side is one of `LESION_SHARES` of the square's, log-uniformly, but no square is
+    longer than the image; it reaches beyond the image no further than it has to.
+    """
+    rows, columns = shape
+
+    def start(low: float, high: float, side: float, extent: int) -> float:
+        anywhere = rng.uniform(high - side, low)
+        return float(np.clip(anywhere, min(0, extent - side), max(0, extent - side)))
+
+    squares = []
+    for _ in range(SQUARES_ROUND):
+        left, top, right, bottom = lesions[int(rng.integers(len(lesions)))].bounds("outline")
+        longer = max(right - left, bottom - top)
+        share = float(np.exp(rng.uniform(*np.log(LESION_SHARES))))
+        side = min(max(longer / share, _SMALLEST_ROUND), max(shape))
+        squares.append(
+            Square(left=start(left, right, side, columns), top=start(top, bottom, side, rows), side=float(side))
+        )
+    return squares
 
 
 def squares_elsewhere(
-    pixels: NDArray[np.float32], lesions: Sequence[Lesion], region: Square, rng: np.random.Generator
+    pixels: NDArray[np.float32], lesions: Sequence[Lesion], sides: Sequence[float], rng: np.random.Generator
 ) -> list[Square]:
-    """Draw squares about as large as the lesion's that show other parts of the image.
+    """Draw squares about as large as those with a lesion that show other parts of the image.
 
     Parameters
     ----------
@@ -206,8 +244,8 @@ def squares_elsewhere(
         (rows, columns) of the image.
     lesions
         One or more; a square holds next to nothing of the box round all of them.
-    region
-        The lesion's square.
+    sides
+        Of the squares with a lesion.
     rng
         Decides on the places and sides.
 
@@ -222,7 +260,7 @@ def squares_elsewhere(
     found: list[Square] = []
     spread = pixels.std()
     for _ in range(_TRIALS):
-        side = region.side * float(np.exp(rng.uniform(-_SIDES_ELSEWHERE, _SIDES_ELSEWHERE)))
+        side = sides[int(rng.integers(len(sides)))] * float(np.exp(rng.uniform(-_SIDES_ELSEWHERE, _SIDES_ELSEWHERE)))
         side = min(side, *pixels.shape)
         y, x = (float(rng.uniform(-side / 3, extent - side * 2 / 3)) for extent in pixels.shape)
         wide, high = min(right, x + side) - max(left, x), min(bottom, y + side) - max(top, y)
