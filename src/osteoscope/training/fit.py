@@ -109,12 +109,12 @@ def fit(
 
     The loss is cross-entropy with logit adjustment (Menon et al., ICLR 2021): the logarithm of each class's share of
     the training patients is added to the logits, so that what the network learns is free of the class prior, and a
-    rare class is not drowned. Where lesions are annotated, the class is learnt from their regions alone; from whole
-    images the network learns where they are (`lesion_loss`), and from other parts of them what is none
-    (`presence_loss`). Of a volume the class is learnt from the planes that show the lesion, and from the others what is
-    none; of several modalities, from all of them in one bag. With a rehearsal, auxiliary images lie beside the cases
-    in every step, every look but those elsewhere is judged by itself, and the classes are kinds among their kinds. No
-    labelled patient outside of `plan.cases` is looked at; nothing is selected by results.
+    rare class is not drowned. The class is learnt from whole images and, where lesions are annotated, from squares
+    that hold one; from both the network learns where lesions are (`lesion_loss`), and from other parts of the same
+    images what is none (`presence_loss`). Of a volume the class is learnt from the planes that show the lesion, and
+    from the others what is none; of several modalities, from all of them in one bag. With a rehearsal, auxiliary
+    images lie beside the cases in every step, every look but those elsewhere is judged by itself, and the classes are
+    kinds among their kinds. No labelled patient outside of `plan.cases` is looked at; nothing is selected by results.
 
     Parameters
     ----------
