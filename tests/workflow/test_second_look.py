@@ -188,7 +188,7 @@ def test_a_second_look_follows_a_look_at_the_whole_image() -> None:
 
 
 def test_a_whole_site_is_left_out(cohort: Path, tmp_path: Path) -> None:
-    quick = {"split": "sites", "epochs": 1}
+    quick = {"split": "sites", "epochs": 1, "rehearsal": 0.0}
     settings = SETTINGS.model_copy(
         update={
             "auxiliary": AuxiliaryConfig(looks=0),
@@ -208,11 +208,12 @@ def test_training_starts_from_a_local_file_of_weights(cohort: Path, tmp_path: Pa
     file = tmp_path / "weights.safetensors"
     save_file(_as_monai_spells(trunk), file)
     started = SETTINGS.network.model_copy(update={"pretrained": sha256_of_file(file)})
+    still = {"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0, "rehearsal": 0.0}
     settings = SETTINGS.model_copy(
         update={
             "network": started,
             "auxiliary": AuxiliaryConfig(looks=0),
-            "training": SETTINGS.training.model_copy(update={"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}),
+            "training": SETTINGS.training.model_copy(update=still),
         }
     )
     workflow.train(cohort, tmp_path / "run", config=settings, weights=file, watcher=Silent(), threads=1)

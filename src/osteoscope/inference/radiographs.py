@@ -1,8 +1,7 @@
-"""A patient's radiographs: looked at as a whole, searched more closely, and read once more where a lesion may be."""
+"""A patient's radiographs: looked at as a whole, and once more where a lesion may be."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,11 +11,10 @@ import numpy as np
 from osteoscope.errors import ImageError
 from osteoscope.imaging.mixed import as_read
 from osteoscope.imaging.picture import is_dicom, pixel_sha256, read_picture
-from osteoscope.imaging.prepare import Square, resample, square_on_plane, square_to_read
+from osteoscope.imaging.prepare import Square, resample, square_to_read
 from osteoscope.imaging.region import Region, find_regions
 from osteoscope.imaging.resampling import Rectangle
 from osteoscope.imaging.slices import radiograph_grey
-from osteoscope.inference.evidence import on_pixels
 from osteoscope.inference.reading import ReadImages, ReadLook
 
 if TYPE_CHECKING:
@@ -27,12 +25,8 @@ if TYPE_CHECKING:
     from osteoscope.cohort.table import CaseImage
     from osteoscope.config import PreparationConfig, RegionOfInterest
     from osteoscope.imaging.prepare import Lesion
-    from osteoscope.inference.engine import Member, PlaneReadings
+    from osteoscope.inference.engine import Member
     from osteoscope.inference.prediction import ImagePrediction
-
-
-CLOSER = 0.5
-"""Side of the squares in which an image is searched once more, as a share of what the first look reads."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,9 +99,7 @@ class PreparedRadiographs:
         if check is not None:
             check()
         readings = [member.engine.read(self.planes) for member in members]
-        lesions = _likelihoods(readings)
-        if self.preparation.second_look:
-            lesions = self._searched(lesions, members)
+        lesions: NDArray[np.float32] = np.mean([reading.lesions for reading in readings], axis=0, dtype=np.float32)
         found = self.find(lesions)
         again = self.cut_regions(found)
         if len(again):
@@ -119,72 +111,6 @@ class PreparedRadiographs:
             readings=tuple(readings),
             lesions=lesions,
         )
-
-    def _searched(self, lesions: NDArray[np.float32], members: Sequence[Member]) -> NDArray[np.float32]:
-        """Look for lesions more closely, and join what is found with the maps of the first look, (images, h, w)."""
-        closer = [
-            closer_squares(square, (image.shape[0], image.shape[1]))
-            for square, image in zip(self.squares, self.pixels, strict=True)
-        ]
-        planes = self.cut(closer)
-        maps = _likelihoods([member.engine.read(planes) for member in members])
-        of_images = np.split(maps, np.cumsum(list(map(len, closer)))[:-1])
-        return np.stack(list(map(joined_likelihood, lesions, self.squares, of_images, closer)))
-
-
-def closer_squares(square: Square, shape: tuple[int, int]) -> tuple[Square, ...]:
-    """Cover an image, (rows, columns), with squares half as wide as the one that the first look reads.
-
-    Neighbours overlap by half of their side at least, so that what is cut by the edge of one is whole in another.
-    """
-    side = square.side * CLOSER
-
-    def starts(extent: int) -> list[float]:
-        spare = extent - side
-        if spare <= 0:
-            return [spare / 2]
-        places: list[float] = np.linspace(0, spare, math.ceil(spare / (side / 2)) + 1).tolist()
-        return places
-
-    rows, columns = shape
-    return tuple(Square(left=left, top=top, side=side) for top in starts(rows) for left in starts(columns))
-
-
-def joined_likelihood(
-    first: NDArray[np.float32], square: Square, maps: NDArray[np.float32], closer: Sequence[Square]
-) -> NDArray[np.float32]:
-    """Join what a first look and closer ones say of where a lesion is: the geometric mean, for both have to agree.
-
-    Parameters
-    ----------
-    first
-        (h, w), 0..1, of the places of `square`.
-    square
-        What the first look read of the image.
-    maps
-        (squares, h, w), 0..1, of the places of `closer`.
-    closer
-        What was read more closely. Where several were, their mean counts; where none was, the first look alone.
-
-    Returns
-    -------
-    ndarray
-        (h, w), 0..1, of the places of `square`.
-    """
-    cells = (first.shape[0], first.shape[1])
-    said, covered = np.zeros_like(first), np.zeros_like(first)
-    for likelihood, read in zip(maps, closer, strict=True):
-        place = square_on_plane(read, square, cells[0])
-        both = on_pixels(np.stack([likelihood, np.ones_like(likelihood)]), place, cells)
-        said, covered = said + both[0], covered + both[1]
-    near = np.divide(said, covered, out=first.copy(), where=covered > 0)
-    return np.sqrt(first * near)
-
-
-def _likelihoods(readings: Sequence[PlaneReadings]) -> NDArray[np.float32]:
-    """Give the mean over the members of where they hold a lesion to be: (planes, h, w), 0..1."""
-    mean: NDArray[np.float32] = np.mean([reading.lesions for reading in readings], axis=0, dtype=np.float32)
-    return mean
 
 
 def read_pixels(image: CaseImage) -> NDArray[np.float32]:

@@ -39,8 +39,7 @@ class ReadImages:
     readings: tuple[PlaneReadings, ...]
     """Of each member: the looks at the first image, those at the second, and so on."""
     lesions: NDArray[np.float32]
-    """(first looks, h, w), 0..1: how likely a lesion is at each place of each first look, mean over the members; of a
-    radiograph that is looked at again, as closer looks at its parts confirm it."""
+    """(first looks, h, w), 0..1: how likely a lesion is at each place of each first look, mean over the members."""
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
