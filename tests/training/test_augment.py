@@ -134,10 +134,12 @@ def test_of_a_volume_each_plane_is_looked_at_and_those_without_the_lesion_have_n
 
 def test_the_generator_moves_on_by_the_same_amount_whatever_looks_are_drawn() -> None:
     states = []
+    marked = [[place] * SQUARES_ROUND for place in (3, 4, 5)]
+    unmarked: list[list[int]] = [[], [], []]
     for regions, settings in [
-        ([[place] * SQUARES_ROUND for place in (3, 4, 5)], AugmentationConfig(whole=0, elsewhere=1)),
-        ([[place] * SQUARES_ROUND for place in (3, 4, 5)], AugmentationConfig(whole=1)),
-        ([[]] * 3, AugmentationConfig()),
+        (marked, AugmentationConfig(whole=0, elsewhere=1)),
+        (marked, AugmentationConfig(whole=1)),
+        (unmarked, AugmentationConfig()),
     ]:
         rng = np.random.default_rng(4)
         draw_looks([0, 1, 2], store_of(regions, [[6], [7], [8]]), settings, rng)
