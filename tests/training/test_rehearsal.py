@@ -223,7 +223,7 @@ def test_every_look_is_judged_by_itself_among_all_kinds_and_none_that_is_elsewhe
         history = fit(network, plan, fabric=CPU.fabric(), folder=tmp_path, watcher=Silent().epoch_done)
     ((logits, kinds, looks),) = asked
     assert logits.shape == (len(kinds), 4)
-    # Of six cases their region or, unfound, their whole image; behind them twelve auxiliary images, kinds 2 and 3.
+    # Of six cases a square with the lesion or the whole image; behind them twelve auxiliary images, kinds 2 and 3.
     speaking = [kind for kind, look in zip(kinds, looks, strict=True) if look == Kind.REGION]
     assert set(kinds) == {0, 1, 2, 3}
     assert len(speaking) <= 18
