@@ -87,7 +87,7 @@ class PreparationConfig(_Settings):
     """Read the region of a lesion once more, in full resolution, after the whole image."""
     second_look_at: Literal["found", "box", "outline"] = "found"
     """Where the second look goes in prediction: to the regions in which the network finds a lesion, or to the square
-    round what a person has marked. In training it always goes to the outline."""
+    round what a person has marked. It counts for nothing in training, which draws squares with an annotated lesion."""
     volume: VolumeConfig | None = None
     """How CT and MR are read; None where nothing but radiographs is. A network that is trained with it for one of them
     reads no radiographs, and `size` and `margin` count for nothing."""

@@ -145,11 +145,11 @@ def test_what_is_told_of_a_run_is_what_it_learns_first_and_beside(
         "views": {"frontal": 8, "lateral": 8},
     }
     first = {"fingerprint": learnt.fingerprint, **counted, "minutes": learnt.minutes}
-    assert auxiliary_facts(learnt, rehearsal) == {**first, "beside": 2}
-    assert auxiliary_facts(learnt, None) == {**first, "beside": 0}
-    assert auxiliary_facts(None, lonely) == {**counted, "minutes": 0, "beside": 2}
+    assert auxiliary_facts(images, learnt, rehearsal) == {**first, "beside": 2}
+    assert auxiliary_facts(images, learnt, None) == {**first, "beside": 0}
+    assert auxiliary_facts(images, None, lonely) == {**counted, "minutes": 0, "beside": 2}
     with pytest.raises(ValueError, match="something that is learnt"):
-        auxiliary_facts(None, None)
+        auxiliary_facts(images, None, None)
 
 
 def fitted(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -96,6 +95,8 @@ def _share_one_heap() -> None:
     By default each thread gets one of its own, which keeps what a whole radiograph took of it once that is free: a
     quarter of all that a study of several modalities takes.
     """
+    import ctypes
+
     try:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     except (OSError, TypeError, AttributeError):

@@ -251,8 +251,9 @@ def radiograph_grey(volume: Volume) -> NDArray[np.float32]:
     float32 ``(rows, columns)``, 0..1; a radiograph without any contrast becomes 0.
     """
     plane = volume.read([0])[0]
-    window = _percentiles(plane[np.isfinite(plane)], _GREYS)
-    grey = _windowed(np.where(np.isfinite(plane), plane, window[0]), window)
+    finite = np.isfinite(plane)
+    window = _percentiles(plane[finite], _GREYS)
+    grey = _windowed(np.where(finite, plane, window[0]), window)
     if volume.geometry.aspect == 1:
         return grey
     rows, columns = plane.shape

@@ -24,6 +24,7 @@ from osteoscope.network.gradcam import difference_through_weights
 from osteoscope.storage import write_bytes, write_json
 from osteoscope.training.checkpoint import remove_checkpoints
 from osteoscope.training.clinical import add_covariates
+from osteoscope.training.epochs import first_weights
 from osteoscope.training.export import export_member, member_is_whole
 from osteoscope.training.fit import FitPlan, fit
 from osteoscope.training.mixed import load_mixed
@@ -344,8 +345,7 @@ def _modalities(case: Case) -> int:
 
 def _build(config: Config, *, classes: int, covariates: int, channels: int, stream: tuple[int, ...]) -> TumourNetwork:
     """Build a fold's network; its first weights depend on the stream alone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]))
+    with first_weights(stream):
         return TumourNetwork(
             config.network,
             classes=classes,

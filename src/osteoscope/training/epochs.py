@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -14,7 +16,7 @@ from osteoscope.errors import RunError
 from osteoscope.training.checkpoint import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -75,6 +77,14 @@ class Descent:
         self._wrapped_optimiser.step()
         self._wrapped_optimiser.zero_grad()
         self.average.update_parameters(self._network)
+
+
+@contextmanager
+def first_weights(stream: tuple[int, ...], *, part: tuple[int, ...] = ()) -> Iterator[None]:
+    """Let what is built within begin with weights that depend on nothing but a stream of numbers, and a part of it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence(stream, spawn_key=part).generate_state(1)[0]))
+        yield
 
 
 def run_epochs(

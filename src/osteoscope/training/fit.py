@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from osteoscope.training.augment import see
-from osteoscope.training.epochs import Descent, learning_rate, run_epochs
+from osteoscope.training.epochs import Descent, first_weights, learning_rate, run_epochs
 from osteoscope.training.lesion_loss import lesion_loss, presence_loss
 from osteoscope.training.planes import Kind
 from osteoscope.training.questions import question_loss
@@ -163,9 +163,7 @@ class _Fitter:
         self._plan = plan
         self._planes = plan.store.planes.on(fabric.device)
         self._rehearsal = None if plan.rehearsal is None else plan.rehearsal.on(fabric.device)
-        with torch.random.fork_rng():
-            # As far as the answers start from random weights, these follow the run's seed and the fold.
-            torch.manual_seed(int(np.random.SeedSequence(plan.stream, spawn_key=(1,)).generate_state(1)[0]))
+        with first_weights(plan.stream, part=(1,)):
             questions = None if plan.rehearsal is None else plan.rehearsal.heads(network.encoder.map_channels)
         self.descent = Descent(_Pupil(network, questions), plan.settings, fabric)
         shares = _shares(plan)

@@ -36,8 +36,6 @@ class Rehearsal:
     """What a fold goes on learning from beside its cases; no fold's patients have a part in it."""
 
     lessons: Lessons
-    facts: dict[str, Any]
-    """How many images there are of what (`osteoscope.training.questions.facts_of`)."""
     learnt: Learnt | None
     """What the answers to the questions start from; None starts them from random weights."""
     augmentation: AugmentationConfig
@@ -125,17 +123,10 @@ def rehearsal_of(
     shown = [Auxiliary(image=image, patient=case.patient, kind=None, site=case.site) for case, image in pairs]
     labels = torch.tensor([case.label for case, _ in pairs])
     of_cases = replace(answers_of(shown, like=lessons.answers), kinds=labels)
-    return Rehearsal(
-        lessons=lessons,
-        facts=facts_of(images, lessons.answers),
-        learnt=learnt,
-        augmentation=augmentation,
-        share=share,
-        of_cases=of_cases,
-    )
+    return Rehearsal(lessons=lessons, learnt=learnt, augmentation=augmentation, share=share, of_cases=of_cases)
 
 
-def auxiliary_facts(learnt: Learnt | None, rehearsal: Rehearsal | None) -> dict[str, Any]:
+def auxiliary_facts(images: Sequence[Auxiliary], learnt: Learnt | None, rehearsal: Rehearsal | None) -> dict[str, Any]:
     """Say what a run learns from auxiliary images: what first, in how many minutes, and how many beside its cases.
 
     Raises
@@ -146,7 +137,7 @@ def auxiliary_facts(learnt: Learnt | None, rehearsal: Rehearsal | None) -> dict[
     if learnt is not None:
         facts = learnt.to_json()
     elif rehearsal is not None:
-        facts = {**rehearsal.facts, "minutes": 0.0}
+        facts = {**facts_of(images, rehearsal.lessons.answers), "minutes": 0.0}
     else:
         msg = "expected something that is learnt, first or beside the cases"
         raise ValueError(msg)

@@ -238,7 +238,7 @@ def train(
                         start=start,
                     )
                 rehearsal = rehearsal_of(teaching, learnt, config, cases=cases)
-                write_json(output / AUXILIARY_FACTS, auxiliary_facts(learnt, rehearsal))
+                write_json(output / AUXILIARY_FACTS, auxiliary_facts(teaching, learnt, rehearsal))
             outcome = run_folds(
                 cases,
                 folds,
