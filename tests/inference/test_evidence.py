@@ -73,10 +73,25 @@ def test_evidence_is_shared_out_by_area() -> None:
     evidence[0], evidence[1] = 5, 3
     whole, part = Square(left=0, top=0, side=10), Square(left=4, top=2, side=4)
     shown = evidence_on_image(evidence, [whole, part], (10, 10))[0]
-    # The first look says 4 * 5 = 20 over 100 pixels, the second 4 * 3 = 12 over 16.
+    # The first look says 4 * 5 = 20 over 100 pixels, the second 4 * 3 = 12 over 16. The second's cells are 2 wide,
+    # so it falls from 1 pixel within its edge to 1 beyond: there its mean is 0.75, and 0.25.
     expected = np.full((10, 10), 0.2)
-    expected[2:6, 4:8] += 0.75
+    fading = [0.25, 0.75, 1, 1, 0.75, 0.25]
+    expected[1:7, 3:9] += 0.75 * np.outer(fading, fading)
     np.testing.assert_allclose(shown, expected, atol=1e-6)
+
+
+def test_evidence_fades_beyond_a_square_only_where_there_is_image() -> None:
+    evidence = np.ones((1, 1, 2, 2), dtype=np.float32)
+    # Cells of 2 pixels, with 2 pixels of image above, 1 below, and none beside them.
+    square = Square(left=0, top=2, side=4)
+    shown = evidence_on_image(evidence, [square], (7, 4))[0]
+    fading = [0, 0.25, 0.75, 1, 1, 0.75, 0.25]
+    np.testing.assert_allclose(shown, 0.25 * np.outer(fading, np.ones(4)), atol=1e-6)
+    within = evidence_on_image(evidence, [Square(left=0, top=2.5, side=4)], (7, 4))[0]
+    # Below, half a pixel is less than half a cell: there it ends with the square.
+    np.testing.assert_allclose(within[6], 0.25 * 0.5, atol=1e-6)
+    assert within.sum() == pytest.approx(4)
 
 
 @pytest.mark.parametrize("side", [40.0, 23.7, 9.1, 2.3, 0.6])

@@ -96,12 +96,15 @@ def test_a_region_that_was_found_is_marked_on_the_plane_of_the_first_look(case: 
     np.testing.assert_array_equal(view.found, [first, second])
 
 
-def test_the_evidence_of_a_second_look_lies_in_its_region(case: Case) -> None:
+def test_the_evidence_of_a_second_look_lies_in_its_region_and_fades_beyond_its_edge(case: Case) -> None:
     preparation = PreparationConfig(size=32, second_look=True)
     (view,) = lesion_views(case, explained((1, 0), REGION), preparation, group="g")
-    # 16 cells of 2 over 8 x 8 pixels.
-    expected = np.zeros((32, 32))
-    expected[8:16, 24:32] = 0.5
+    # 16 cells of 2 over 8 x 8 pixels. It fades across its edges, but the picture's right one, from a pixel within to a
+    # pixel beyond: there its mean is 0.75, and 0.25.
+    down, across = np.zeros(32), np.zeros(32)
+    down[7:17] = [0.25, 0.75, 1, 1, 1, 1, 1, 1, 0.75, 0.25]
+    across[23:] = [0.25, 0.75, 1, 1, 1, 1, 1, 1, 1]
+    expected = 0.5 * np.outer(down, across)
     np.testing.assert_allclose(view.evidence, expected, atol=1e-6)
 
 

@@ -49,7 +49,9 @@ def evidence_on_image(
     """Lay the evidence of all looks at an image on its pixels, for display and for comparison with an outline.
 
     A look that reads a small part spreads what it says over few pixels, so evidence is given by area: summed over the
-    pixels it is what the looks add to the logit, as far as their squares lie in the image.
+    pixels it is what the looks add to the logit, as far as their squares lie in the image. Where there is image beyond
+    the edge of a square, evidence fades across it, so that the edges of overlapping squares do not look like something
+    in the bone.
 
     Parameters
     ----------
@@ -69,11 +71,13 @@ def evidence_on_image(
     joined = np.zeros((evidence.shape[1], *shape), dtype=np.float32)
     # One by one: the image may be large, and its looks several.
     for said, square in zip(evidence, squares, strict=True):
-        joined += on_pixels(said * np.float32(cells / square.side**2), square, shape)
+        joined += on_pixels(said * np.float32(cells / square.side**2), square, shape, fading=True)
     return joined
 
 
-def on_pixels(values: NDArray[np.float32], square: Square, shape: tuple[int, int]) -> NDArray[np.float32]:
+def on_pixels(
+    values: NDArray[np.float32], square: Square, shape: tuple[int, int], *, fading: bool = False
+) -> NDArray[np.float32]:
     """Resample values from the grid of one look to pixels.
 
     Bilinear between the centres of the grid's cells, constant beyond the outermost, and 0 outside of the square; each
@@ -87,27 +91,35 @@ def on_pixels(values: NDArray[np.float32], square: Square, shape: tuple[int, int
         The part of the image that the grid covers.
     shape
         (rows, columns) of the image.
+    fading
+        At every edge of the square that has half a cell of the image beyond it, fall from the centre of the outermost
+        cell to 0 half a cell beyond the edge, instead of at it. The sum over the pixels is the same.
 
     Returns
     -------
     ndarray
         (channels, rows, columns), in the units of `values`.
     """
-    by_row = _interpolation(shape[0], values.shape[1], square.top, square.side)
-    by_column = _interpolation(shape[1], values.shape[2], square.left, square.side)
+    by_row = _interpolation(shape[0], values.shape[1], square.top, square.side, fading=fading)
+    by_column = _interpolation(shape[1], values.shape[2], square.left, square.side, fading=fading)
     resampled: NDArray[np.float32] = np.matmul(by_row @ values, by_column.T, dtype=np.float32)
     return resampled
 
 
-def _interpolation(pixels: int, cells: int, start: float, side: float) -> NDArray[np.float32]:
-    """Share of each cell in each pixel on one axis: (pixels, cells); rows sum to the part of a pixel in the square."""
-    edges = np.clip((np.arange(pixels + 1) - start) * cells / side, 0, cells)  # in cells, from the square's edge
+def _interpolation(pixels: int, cells: int, start: float, side: float, *, fading: bool) -> NDArray[np.float32]:
+    """Share of each cell in each pixel on one axis: (pixels, cells)."""
+    half = side / cells / 2
+    fades_before, fades_after = fading and start >= half, fading and start + side + half <= pixels
+    low, high = -0.5 * fades_before, cells + 0.5 * fades_after
+    edges = np.clip((np.arange(pixels + 1) - start) * cells / side, low, high)  # in cells, from the square's edge
     # A cell's share rises from the centre of the one before to its own, and falls to that of the next. One more cell at
-    # either end stands for the constant beyond the outermost.
+    # either end stands for what is beyond the outermost: as much, or nothing.
     passed = np.clip(edges[:, None] - (np.arange(-1, cells + 1) - 0.5), 0, 2)
     share = np.diff(np.where(passed < 1, passed**2 / 2, 1 - (2 - passed) ** 2 / 2), axis=0) * (side / cells)
-    share[:, 1] += share[:, 0]
-    share[:, -2] += share[:, -1]
+    if not fades_before:
+        share[:, 1] += share[:, 0]
+    if not fades_after:
+        share[:, -2] += share[:, -1]
     weights: NDArray[np.float32] = share[:, 1:-1].astype(np.float32)
     return weights
 
