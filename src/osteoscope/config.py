@@ -84,7 +84,7 @@ class PreparationConfig(_Settings):
     margin: Annotated[float, Field(ge=0, le=2)] = 0.2
     """How much of the lesion's longer side is added on every side of it, be it annotated or found."""
     second_look: bool = False
-    """Read the region of a lesion once more, in full resolution, after the whole image."""
+    """Read all parts of the image more closely after the whole, and the region of a lesion, in full resolution."""
     second_look_at: Literal["found", "box", "outline"] = "found"
     """Where the second look goes in prediction: to the regions in which the network finds a lesion, or to the square
     round what a person has marked. It counts for nothing in training, which draws squares with an annotated lesion."""

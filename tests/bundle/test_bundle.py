@@ -111,8 +111,8 @@ def test_the_model_card_says_what_the_bundle_cannot_do(folder: Path) -> None:
         (PreparationConfig(), "The whole image is read; nobody has to mark the lesion.", False),
         (
             PreparationConfig(second_look=True),
-            "in full resolution, each region in which the networks find a lesion, or the whole image where they find "
-            "none; nobody has to mark the lesion.",
+            "in full resolution, all parts of the image, and the regions in which the networks find a lesion, each as "
+            "much as it is likely to show one; nobody has to mark the lesion.",
             True,
         ),
         (
@@ -134,7 +134,7 @@ def test_the_model_card_says_how_images_are_read(
     manifest = load_bundle(run_folder / "bundle").manifest.model_copy(update={"preparation": preparation})
     card = model_card(manifest)
     assert reads in card
-    assert ("Where the networks find something, that alone is judged, though it may be no lesion" in card) == may_miss
+    assert ("What weighs most is what the networks hold to be a lesion, though it may be none" in card) == may_miss
 
 
 def test_the_model_card_says_what_was_learnt_before(run_folder: Path) -> None:

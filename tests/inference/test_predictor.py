@@ -154,7 +154,7 @@ def test_a_graph_that_is_no_graph_is_refused(tmp_path: Path) -> None:
 
 
 def test_evidence_of_two_looks_and_bias_add_up_to_the_centred_logit(run_folder: Path, several: list[Case]) -> None:
-    """The same network, made to look at whole images and then at what it finds in them."""
+    """The same network, made to look at whole images, and then closely at all parts of them and at what it finds."""
     twice, once = (
         load_predictor(
             load_bundle(run_folder / "bundle"), preparation=PreparationConfig(size=48, second_look=second_look)
@@ -168,8 +168,7 @@ def test_evidence_of_two_looks_and_bias_add_up_to_the_centred_logit(run_folder: 
         found += sum(len(image.found) for image in two.prediction.images)
         assert len(two.evidence) == sum(len(image.looks) for image in two.prediction.images)
         assert sum(image.weight for image in two.prediction.images) == pytest.approx(1)
-        assert all(image.looks[0].weight == 0 for image in two.prediction.images if image.found)
+        assert all(image.looks[0].weight == 0 < image.closer_looks for image in two.prediction.images)
         assert unexplained(two) == pytest.approx(unexplained(one), abs=1e-5)
-        np.testing.assert_array_equal(two.lesions, one.lesions)
         assert 0 <= two.lesions.min() <= two.lesions.max() <= 1
     assert found

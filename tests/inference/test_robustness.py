@@ -73,7 +73,7 @@ def test_every_condition_has_its_answer_in_order(predictor: Predictor, some: lis
 
 
 class BrightIsLesion(MemberEngine):
-    """Finds a lesion where a plane of 32 pixels is bright, on a grid of 8, and knows a plane by its middle pixel."""
+    """Finds a lesion where a plane of 32 pixels is bright, on a grid of 8; the brightest middle pixel decides."""
 
     def __init__(self) -> None:
         pass
@@ -89,8 +89,8 @@ class BrightIsLesion(MemberEngine):
 
     def judge(self, readings: PlaneReadings, covariates: NDArray[np.float32] | None = None) -> Judgement:
         middle = readings.vectors[:, 0]
-        logits = np.array([middle.mean(), -middle.mean()], dtype=np.float32)
-        return Judgement(logits=logits, weights=np.full(len(middle), 1 / len(middle), dtype=np.float32))
+        decides = np.eye(len(middle), dtype=np.float32)[middle.argmax()]
+        return Judgement(logits=np.array([middle.max(), -middle.max()], dtype=np.float32), weights=decides)
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ def dark_with_a_bright_patch(tmp_path: Path) -> Case:
 
 @pytest.mark.parametrize(
     ("second_look", "expected"),
-    # The first look's middle is dark, the second's, in the patch, is 1, and alone decides, wherever the patch has gone,
-    # until the border has swallowed it: then the first look is all there is.
+    # The first look's middle is dark, that of a look at the patch is 1, and decides, wherever the patch has gone, until
+    # the border has swallowed it.
     [(True, [1.0, 1.0, 1.0, 0.0]), (False, [0.0, 0.0, 0.0, 0.0])],
 )
 def test_the_second_look_goes_where_the_disturbed_image_shows_the_lesion(

@@ -68,10 +68,12 @@ def test_evidence_of_regions_lies_in_them_by_area_and_is_added_up(tmp_path: Path
     made = content([picture(tmp_path, 40)], [seen], [np.zeros((2, 2)), np.full((2, 2), 0.25), np.full((2, 2), 0.5)])
     image = made.images[0]
     # The smaller region holds a sixteenth of the image, so that 4 x 0.25 of the logit count 16-fold by area; the larger
-    # one, which holds the smaller, a quarter of it: 4 x 0.5 count 4-fold.
-    np.testing.assert_allclose(image.evidence[0, :10, 20:30], 16.0 + 8.0, rtol=1e-5)
-    np.testing.assert_allclose(image.evidence[0, 10:20, 20:], 8.0, rtol=1e-5)
-    np.testing.assert_array_equal(image.evidence[0, :, :20], 0)
+    # one, which holds the smaller, a quarter of it: 4 x 0.5 count 4-fold. Where there is image beyond an edge, the
+    # smaller fades from 2.5 pixels within to 2.5 beyond, the larger from 5 to 5.
+    np.testing.assert_allclose(image.evidence[0, :7, 25:27], 16.0 + 8.0, rtol=1e-5)
+    np.testing.assert_allclose(image.evidence[0, 13:15, 25:], 8.0, rtol=1e-5)
+    np.testing.assert_array_equal(image.evidence[0, :, :15], 0)
+    np.testing.assert_array_equal(image.evidence[0, 25:], 0)
     assert image.evidence[0].mean() == pytest.approx(1.0 + 2.0)
     assert image.found == (Square(left=20, top=0, side=10), Square(left=20, top=0, side=20))
     assert image.square == Square(left=0, top=0, side=40)
@@ -115,7 +117,13 @@ def test_where_the_network_finds_a_lesion_is_a_row_of_its_own_and_no_evidence() 
         (
             "none",
             True,
-            ["as the first look read it", "of the looks that decide", "is no evidence", "lies there alone", "not say"],
+            [
+                "as the first look read it",
+                "of the looks that decide",
+                "is no evidence",
+                "likely to show a lesion",
+                "not say",
+            ],
             ["marked", "all looks"],
         ),
         (

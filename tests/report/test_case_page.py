@@ -130,27 +130,23 @@ def test_each_image_says_whether_the_network_found_a_region_in_it(
 ) -> None:
     text = read_page(case_html(looked(case, ((SQUARE,), ()), second_look="found"))).text
     region = text.index(
-        "The region in which the network found a lesion (dashed frame) had 62 % of the weight in the decision. "
-        "The whole image only served to find it."
+        "This image had 62 % of the weight in the decision. The dashed frame is the region in which the network found "
+        "a lesion."
     )
-    whole = text.index("This image had 62 % of the weight in the decision. No region found:")
-    assert region < whole
+    none = text.index("This image had 62 % of the weight in the decision. No region found:")
+    assert region < none
     assert text.count("of the weight in the decision") == 2
-    assert "so the image was judged as a whole" in text
+    assert "so the image was judged by what looks most like one" in text
     assert "region in which the network found a lesion and looked again (dashed frame)" in text
     several = read_page(case_html(looked(case, ((SQUARE, SQUARE), (SQUARE,)), second_look="found"))).text
-    assert (
-        "The 2 regions in which the network found a lesion (dashed frames) had 62 % of the weight in the decision "
-        "together. The whole image only served to find them."
-    ) in several
-    assert "This image had" not in several
+    assert "The dashed frames are the 2 regions in which the network found a lesion." in several
     assert "No region found" not in several
 
 
 def test_it_says_which_looks_decide(case: CaseContent, read_page: Callable[[str], Any]) -> None:
     found = read_page(case_html(looked(case, ((SQUARE,), ()), second_look="found"))).text
-    assert "at the regions in which it finds a lesion. Those regions alone decide" in found
-    assert "only where there is none does the whole image decide" in found
+    assert "then at all parts of it more closely, and at the regions in which it finds a lesion" in found
+    assert "each as much as the network holds it likely to show a lesion, and the whole image has no say" in found
     marked = read_page(case_html(looked(case, ((SQUARE,), (SQUARE,)), second_look="marked"))).text
     assert "the lesion that a person has marked. That region alone decides" in marked
 

@@ -248,8 +248,8 @@ def test_how_many_lesions_the_network_found_is_told_where_it_had_to_find_them(st
         (
             "none",
             True,
-            "judged, in full resolution, the regions in which it found one, or the whole image where it found none; no "
-            "one told it",
+            "read all parts of an image closely, and the regions in which it found a lesion; each weighed as much as "
+            "it was likely to show one. No one told it",
         ),
         ("box", False, "The network read the square round the lesion's annotated box: a person had pointed"),
         (

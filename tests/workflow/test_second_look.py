@@ -113,15 +113,19 @@ def test_most_lesions_are_found_without_a_mark(run: Path) -> None:
     assert metrics["patient"]["auc"]["value"] >= 0.8
 
 
-def test_regions_lie_in_their_image_and_alone_decide(run: Path) -> None:
+def test_closer_looks_and_regions_lie_in_their_image_and_decide_without_the_first(run: Path) -> None:
     for fold in range(2):
         for case in read(run / "folds" / str(fold) / "predictions.json")["cases"]:
-            ((first, *regions),) = (image["looks"] for image in case["images"])
-            assert first["weight"] == (0 if regions else 1)
-            assert sum(look["weight"] for look in (first, *regions)) == pytest.approx(1, abs=1e-5)
-            assert first["likelihood"] is None
+            (image,) = case["images"]
+            first, *others = image["looks"]
+            assert first["weight"] == 0
+            assert sum(look["weight"] for look in others) == pytest.approx(1, abs=1e-5)
+            # Of a square picture there are five by five squares of a third of its side, half overlapping.
+            assert (image["first_looks"], image["closer_looks"]) == (1, 25)
+            assert all(look["likelihood"] is None for look in (first, *others[:25]))
+            assert all(look["likelihood"] > 0.05 for look in others[25:])
             assert first["rectangle"] == [0, 0, SIDE, SIDE]
-            for left, top, side, high in (region["rectangle"] for region in regions):
+            for left, top, side, high in (look["rectangle"] for look in others):
                 assert side == high
                 assert side <= SIDE
                 assert left < SIDE
@@ -131,14 +135,16 @@ def test_regions_lie_in_their_image_and_alone_decide(run: Path) -> None:
 
 def test_the_page_of_a_case_says_what_decided(run: Path) -> None:
     cases = [case for fold in range(2) for case in read(run / "folds" / str(fold) / "predictions.json")["cases"]]
-    regions = {case["patient"]: len(case["images"][0]["looks"]) - 1 for case in cases}
+    regions = {
+        case["patient"]: sum(look["likelihood"] is not None for look in case["images"][0]["looks"]) for case in cases
+    }
     pages = list((run / "cases").glob("*.html"))
     assert pages
     for page in pages:
         text = page.read_text(encoding="utf-8")
         # A patient has one image here, so what decides has all the weight.
         assert "100\u00a0% of the weight in the decision" in text
-        assert ("The whole image only served to find" in text) == (regions[page.stem] > 0)
+        assert ("The dashed frame" in text) == (regions[page.stem] > 0)
         assert ("No region found" in text) == (regions[page.stem] == 0)
 
 

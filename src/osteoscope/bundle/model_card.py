@@ -18,8 +18,8 @@ _READING = {
 }
 
 _JUDGED = {
-    "found": "each region in which the networks find a lesion, or the whole image where they find none; nobody has to "
-    "mark the lesion.",
+    "found": "all parts of the image, and the regions in which the networks find a lesion, each as much as it is likely "
+    "to show one; nobody has to mark the lesion.",
     "box": "the square round the lesion's box: somebody has to mark the lesion first.",
     "outline": "the square round the lesion's outline: somebody has to mark the lesion first.",
 }
@@ -140,8 +140,8 @@ def _missed(manifest: Manifest) -> str:
     if not preparation.second_look or preparation.annotation != "none":
         return ""
     return (
-        "\n- Where the networks find something, that alone is judged, though it may be no lesion, and the lesion may be "
-        "elsewhere. Where they find nothing, the whole image is judged, at a coarser resolution."
+        "\n- What weighs most is what the networks hold to be a lesion, though it may be none, and the lesion may be "
+        "elsewhere. Where they find none, they still judge, by what looks most like one."
     )
 
 

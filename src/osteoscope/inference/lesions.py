@@ -108,7 +108,9 @@ def _view_of_radiograph(
         mask=mask,
         pixels=prepared.planes[0, 0],
         lesion=on_pixels(likely, whole, plane)[0] if asked else None,
-        found=tuple(_mask_of(look, plane) for look in looks[1:]) if asked_to_find else None,
+        found=tuple(_mask_of(square_on_plane(region, read, size), plane) for region in said.found)
+        if asked_to_find
+        else None,
         # Of a mix everything is measured plane by plane, and a radiograph is one.
         volume=image.image if preparation.modalities else None,
     )

@@ -80,9 +80,10 @@ def prepare_image(image: CaseImage, preparation: PreparationConfig) -> PreparedR
 def predict_case(case: Case, prepared: Prepared, members: Sequence[Member]) -> ExplainedCase:
     """Let every member read a patient's images, and join what they say.
 
-    With a second look, the members agree on where a lesion may be, by the mean of their maps, and all of them read
-    those regions. A patient's decision rests on the regions, and on the first look at an image in which none was found;
-    of a CT or MR on all planes that are read. All modalities of a mix are one bag.
+    With a second look, the members read all parts of a radiograph more closely, agree on where a lesion may be, by the
+    mean of their maps, and read those regions. A patient's decision rests on the closer looks and the regions, each as
+    much as it is likely to show a lesion; of a CT or MR on all planes that are read. All modalities of a mix are one
+    bag.
 
     Parameters
     ----------
@@ -105,6 +106,7 @@ def predict_case(case: Case, prepared: Prepared, members: Sequence[Member]) -> E
             logits=tuple(alone[place].tolist()),
             looks=_weighed(looks, judged.weights[start : start + len(looks)].tolist()),
             first_looks=read.first_looks[place],
+            closer_looks=read.closer_looks[place],
         )
         for place, (image, looks, start) in enumerate(zip(case.images, read.looks, read.starts, strict=True))
     )

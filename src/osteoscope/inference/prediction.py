@@ -21,7 +21,7 @@ class _Record(BaseModel):
 
 
 class Look(_Record):
-    """One part of an image that was read: a first look, or a second one at a region that was found."""
+    """One part of an image that was read: a first look, a closer one, or one at a region that was found."""
 
     plane: int = 0
     """Index of the plane in the image, counted from 0; of a radiograph there is but one."""
@@ -31,8 +31,8 @@ class Look(_Record):
     weight: float
     """Share in the patient's decision, mean over the members."""
     likelihood: float | None = None
-    """Of a lesion in the region, as the first look found it, 0..1; None for the first look itself, and for a region
-    that a person has marked."""
+    """Of a lesion in a region that was found, 0..1; None for any other look, and for a region that a person has
+    marked."""
 
     def read_rectangle(self) -> Rectangle:
         """Give the part of the plane that was read."""
@@ -61,16 +61,19 @@ class ImagePrediction(_Record):
     logits: tuple[float, ...]
     """Of this image by itself, with the looks at it that speak, as if it were all there is."""
     looks: tuple[Look, ...]
-    """The first looks, one of a radiograph and one at each plane that was read of a CT or MR, then those at the regions
-    in which a lesion was found. Where there is such a region, a first look has only found it and has no say: its weight
-    is 0."""
+    """The first looks, one of a radiograph and one at each plane that was read of a CT or MR; then the closer ones at
+    all parts of a radiograph, and those at the regions in which a lesion was found. Where there are any of these, a
+    first look has no say: its weight is 0."""
     first_looks: int = 1
     """How many of the looks are first ones."""
+    closer_looks: int = 0
+    """How many behind these search the image more closely."""
 
     @property
     def weight(self) -> float:
         """Share of all looks at the image in the patient's decision."""
-        return sum(look.weight for look in self.looks)
+        # Members weigh in float32, in which the shares of dozens of looks sum to 1 but nearly.
+        return round(sum(look.weight for look in self.looks), 6)
 
     @property
     def speaking(self) -> tuple[Look, ...]:
@@ -89,8 +92,13 @@ class ImagePrediction(_Record):
 
     @property
     def found(self) -> tuple[Square, ...]:
-        """The regions of a radiograph that were looked at again."""
-        return tuple(look.read_square() for look in self.looks[self.first_looks :])
+        """The regions of a radiograph in which a lesion was found or marked."""
+        return tuple(look.read_square() for look in self.regions)
+
+    @property
+    def regions(self) -> tuple[Look, ...]:
+        """The looks at these."""
+        return self.looks[self.first_looks + self.closer_looks :]
 
 
 class CasePrediction(_Record):

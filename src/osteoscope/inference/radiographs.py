@@ -1,7 +1,8 @@
-"""A patient's radiographs: looked at as a whole, and once more where a lesion may be."""
+"""A patient's radiographs: looked at as a whole, searched closely, and read once more where a lesion may be."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,10 +12,11 @@ import numpy as np
 from osteoscope.errors import ImageError
 from osteoscope.imaging.mixed import as_read
 from osteoscope.imaging.picture import is_dicom, pixel_sha256, read_picture
-from osteoscope.imaging.prepare import Square, resample, square_to_read
+from osteoscope.imaging.prepare import Square, resample, square_on_plane, square_to_read
 from osteoscope.imaging.region import Region, find_regions
 from osteoscope.imaging.resampling import Rectangle
 from osteoscope.imaging.slices import radiograph_grey
+from osteoscope.inference.evidence import on_pixels
 from osteoscope.inference.reading import ReadImages, ReadLook
 
 if TYPE_CHECKING:
@@ -25,8 +27,16 @@ if TYPE_CHECKING:
     from osteoscope.cohort.table import CaseImage
     from osteoscope.config import PreparationConfig, RegionOfInterest
     from osteoscope.imaging.prepare import Lesion
-    from osteoscope.inference.engine import Member
+    from osteoscope.inference.engine import Member, PlaneReadings
     from osteoscope.inference.prediction import ImagePrediction
+
+
+CLOSER = 1 / 3
+"""Side of the squares in which an image is searched, as a share of what the first look reads."""
+
+
+Squares = tuple[tuple[Square, ...], ...]
+"""For each image, some squares of it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,25 +79,8 @@ class PreparedRadiographs:
         shown = np.stack(planes)[:, None] if planes else np.empty((0, 1, size, size), dtype=np.float32)
         return as_read(shown, "radiograph", self.preparation)
 
-    def find(self, lesions: NDArray[np.float32]) -> tuple[tuple[Region, ...], ...]:
-        """Find, for each image, the regions that are worth a second look; none where there is to be no second look.
-
-        Parameters
-        ----------
-        lesions
-            (images, h, w), 0..1: how likely a lesion is at each place of the first look.
-        """
-        if self.marked is not None:
-            return self.marked
-        if not self.preparation.second_look:
-            return ((),) * len(self.squares)
-        return tuple(
-            find_regions(likelihood, square, (image.shape[0], image.shape[1]), margin=self.preparation.margin)
-            for likelihood, square, image in zip(lesions, self.squares, self.pixels, strict=True)
-        )
-
     def read(self, members: Sequence[Member], *, check: Callable[[], None] | None = None) -> ReadImages:
-        """Let every member read the images, and the regions that they find in them together.
+        """Let every member read the images, and where there is to be a second look all parts of them more closely.
 
         Parameters
         ----------
@@ -98,19 +91,109 @@ class PreparedRadiographs:
         """
         if check is not None:
             check()
-        readings = [member.engine.read(self.planes) for member in members]
-        lesions: NDArray[np.float32] = np.mean([reading.lesions for reading in readings], axis=0, dtype=np.float32)
-        found = self.find(lesions)
-        again = self.cut_regions(found)
+        first = [member.engine.read(self.planes) for member in members]
+        lesions = _likelihoods(first)
+        closer: Squares = ((),) * len(self.squares)
+        regions = self.marked or ((),) * len(self.squares)
+        if not self.preparation.second_look:
+            return self._joined(first, lesions, closer, regions)
+        if self.marked is None:
+            closer = tuple(map(closer_squares, self.squares, self._shapes))
+            planes = self.cut(closer)
+            near = [member.engine.read(planes) for member in members]
+            of_images = np.split(_likelihoods(near), np.cumsum(list(map(len, closer)))[:-1])
+            lesions = np.stack(list(map(joined_likelihood, lesions, self.squares, of_images, closer)))
+            regions = self._find(lesions)
+            first = [reading.joined(other) for reading, other in zip(first, near, strict=True)]
+        again = self.cut_regions(regions)
         if len(again):
-            order = _by_image(found)
-            readings = [r.joined(m.engine.read(again)).of(order) for m, r in zip(members, readings, strict=True)]
+            first = [reading.joined(m.engine.read(again)) for reading, m in zip(first, members, strict=True)]
+        return self._joined(first, lesions, closer, regions)
+
+    @property
+    def _shapes(self) -> list[tuple[int, int]]:
+        return [(image.shape[0], image.shape[1]) for image in self.pixels]
+
+    def _find(self, lesions: NDArray[np.float32]) -> tuple[tuple[Region, ...], ...]:
+        """Find, for each image, the regions in which its map, one of (images, h, w), shows a lesion."""
+        return tuple(
+            find_regions(likelihood, square, shape, margin=self.preparation.margin)
+            for likelihood, square, shape in zip(lesions, self.squares, self._shapes, strict=True)
+        )
+
+    def _joined(
+        self,
+        readings: Sequence[PlaneReadings],
+        lesions: NDArray[np.float32],
+        closer: Squares,
+        regions: Sequence[Sequence[Region]],
+    ) -> ReadImages:
+        """Say what was read image by image; readings are of all first looks, then all closer ones, then all regions."""
+        order = _by_image((1,) * len(closer), tuple(map(len, closer)), tuple(map(len, regions)))
         return ReadImages(
-            looks=tuple(map(_looks, self.squares, found)),
-            first_looks=(1,) * len(found),
-            readings=tuple(readings),
+            looks=tuple(map(_looks, self.squares, closer, regions)),
+            first_looks=(1,) * len(closer),
+            closer_looks=tuple(map(len, closer)),
+            readings=tuple(reading.of(order) for reading in readings),
             lesions=lesions,
         )
+
+
+def closer_squares(square: Square, shape: tuple[int, int]) -> tuple[Square, ...]:
+    """Cover an image, (rows, columns), with squares a third as wide as the one that the first look reads.
+
+    Neighbours overlap by half of their side at least, so that what is cut by the edge of one is whole in another.
+    """
+    side = square.side * CLOSER
+
+    def starts(extent: int) -> list[float]:
+        spare = extent - side
+        if spare <= 0:
+            return [spare / 2]
+        # Rounded, since a third is no whole number in binary.
+        steps = math.ceil(round(spare / (side / 2), 6))
+        places: list[float] = np.linspace(0, spare, steps + 1).tolist()
+        return places
+
+    rows, columns = shape
+    return tuple(Square(left=left, top=top, side=side) for top in starts(rows) for left in starts(columns))
+
+
+def joined_likelihood(
+    first: NDArray[np.float32], square: Square, maps: NDArray[np.float32], closer: Sequence[Square]
+) -> NDArray[np.float32]:
+    """Join what a first look and closer ones say of where a lesion is: the geometric mean, for both have to agree.
+
+    Parameters
+    ----------
+    first
+        (h, w), 0..1, of the places of `square`.
+    square
+        What the first look read of the image.
+    maps
+        (squares, h, w), 0..1, of the places of `closer`.
+    closer
+        What was read more closely. Where several were, their mean counts; where none was, the first look alone.
+
+    Returns
+    -------
+    ndarray
+        (h, w), 0..1, of the places of `square`.
+    """
+    cells = (first.shape[0], first.shape[1])
+    said, covered = np.zeros_like(first), np.zeros_like(first)
+    for likelihood, read in zip(maps, closer, strict=True):
+        place = square_on_plane(read, square, cells[0])
+        both = on_pixels(np.stack([likelihood, np.ones_like(likelihood)]), place, cells)
+        said, covered = said + both[0], covered + both[1]
+    near = np.divide(said, covered, out=first.copy(), where=covered > 0)
+    return np.sqrt(first * near)
+
+
+def _likelihoods(readings: Sequence[PlaneReadings]) -> NDArray[np.float32]:
+    """Give the mean over the members of where they hold a lesion to be: (planes, h, w), 0..1."""
+    mean: NDArray[np.float32] = np.mean([reading.lesions for reading in readings], axis=0, dtype=np.float32)
+    return mean
 
 
 def read_pixels(image: CaseImage) -> NDArray[np.float32]:
@@ -171,23 +254,25 @@ def prepare_pixels(
     )
 
 
-def _by_image(found: Sequence[Sequence[Region]]) -> list[int]:
-    """Order of planes that puts, behind the first look at an image, the looks at its regions."""
-    order, following = [], len(found)
-    for image, regions in enumerate(found):
-        order.extend([image, *range(following, following + len(regions))])
-        following += len(regions)
-    return order
+def _by_image(*kinds: Sequence[int]) -> list[int]:
+    """Order planes image by image, which stand kind by kind: of each kind so many of each image."""
+    starts = np.cumsum([0, *(count for of_kind in kinds for count in of_kind)])[:-1].reshape(len(kinds), -1)
+    return [
+        int(start) + place
+        for image in range(starts.shape[1])
+        for start, of_kind in zip(starts[:, image], kinds, strict=True)
+        for place in range(of_kind[image])
+    ]
 
 
-def _looks(first: Square, found: Sequence[Region]) -> tuple[ReadLook, ...]:
-    """Give the looks at a radiograph: the first, and those at its regions."""
-    read = [(first, None), *((region.square, region.likelihood) for region in found)]
+def _looks(first: Square, closer: Sequence[Square], regions: Sequence[Region]) -> tuple[ReadLook, ...]:
+    """Give the looks at a radiograph: the first, the closer ones, and those at its regions."""
+    read = [(first, None), *((square, None) for square in closer)]
     return tuple(
         ReadLook(
             plane=0,
             rectangle=Rectangle(left=square.left, top=square.top, width=square.side, height=square.side),
             likelihood=likelihood,
         )
-        for square, likelihood in read
+        for square, likelihood in [*read, *((region.square, region.likelihood) for region in regions)]
     )

@@ -33,13 +33,16 @@ class ReadImages:
     """What the members read of some images."""
 
     looks: tuple[tuple[ReadLook, ...], ...]
-    """For each image, the first looks at it and those at its regions."""
+    """For each image, the first looks at it, the closer ones and those at its regions."""
     first_looks: tuple[int, ...]
     """For each image, how many are first ones."""
+    closer_looks: tuple[int, ...]
+    """For each image, how many behind these search it more closely."""
     readings: tuple[PlaneReadings, ...]
     """Of each member: the looks at the first image, those at the second, and so on."""
     lesions: NDArray[np.float32]
-    """(first looks, h, w), 0..1: how likely a lesion is at each place of each first look, mean over the members."""
+    """(first looks, h, w), 0..1: how likely a lesion is at each place of each first look, mean over the members; of a
+    radiograph that is looked at again, as closer looks at its parts confirm it."""
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -47,6 +50,7 @@ class ReadImages:
         return cls(
             looks=tuple(chain.from_iterable(part.looks for part in parts)),
             first_looks=tuple(chain.from_iterable(part.first_looks for part in parts)),
+            closer_looks=tuple(chain.from_iterable(part.closer_looks for part in parts)),
             readings=tuple(
                 reduce(PlaneReadings.joined, of_member)
                 for of_member in zip(*(part.readings for part in parts), strict=True)
@@ -61,7 +65,7 @@ class ReadImages:
 
     @property
     def speaking(self) -> tuple[tuple[int, ...], ...]:
-        """For each image, the places among all looks of those that have a say: its regions, or all if it has none."""
+        """For each image, the places among all looks of those that have a say: those behind the first ones, or all."""
         places = []
         for start, looks, first in zip(self.starts, self.looks, self.first_looks, strict=True):
             of_image = range(start, start + len(looks))

@@ -33,7 +33,7 @@ class _Part(BaseModel):
 
 
 class PlaneRead(_Part):
-    """A part of an image that the networks read: a slice, a whole radiograph, or a region of it."""
+    """A part of an image that the networks read: a slice, a whole radiograph, or a part of it."""
 
     plane: Annotated[int, Field(ge=0)]
     """Index of the plane in the image, counted from 0."""
@@ -41,9 +41,9 @@ class PlaneRead(_Part):
     """Left, top, width and height of what was read, in pixel-edge coordinates of the plane; it may reach beyond it."""
     weight: Annotated[float, Field(ge=0)]
     """Share in the decision, mean over the members; over all planes of a study the shares sum to 1. A look at a whole
-    radiograph that has only found a region to look at has none."""
+    radiograph has none where parts of it are read more closely."""
     likelihood: Share | None
-    """Of a lesion in a region, as the first look found it; null for anything but such a region."""
+    """Of a lesion in a region in which one was found; null for anything but such a region."""
 
 
 class ImageRead(_Part):

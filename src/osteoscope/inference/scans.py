@@ -120,6 +120,7 @@ class PreparedScans:
                 tuple(ReadLook(plane=plane, rectangle=plan.rectangle) for plane in plan.planes) for plan in self.plans
             ),
             first_looks=tuple(len(plan.planes) for plan in self.plans),
+            closer_looks=(0,) * len(self.plans),
             readings=readings,
             lesions=np.mean([reading.lesions for reading in readings], axis=0, dtype=np.float32),
         )

@@ -81,7 +81,7 @@ class ExplainedPlane:
     weight
         Share in the decision, mean over the members.
     likelihood
-        Of a lesion, 0..1, in a region that the first look at a radiograph has found; None for anything else.
+        Of a lesion, 0..1, in a region of a radiograph in which one was found; None for anything else.
     evidence
         ``(classes, h, w)`` in units of the logit, of cells that divide the rectangle evenly.
     """

@@ -203,13 +203,13 @@ def _measured_on(*, roi: str, looks_again: bool) -> Iterator[str]:
         return
     yield (
         "All maps were measured on the whole image, as the first look read it. Evidence is that of the looks that "
-        "decide, added up by area: those at the regions, or the first one where there is no region. Where the network "
-        "finds a lesion is told by the first look, whatever the class, and was learnt from annotated lesions of other "
-        "patients: it is no evidence for one."
+        "decide, added up by area: closer ones at all parts of the image, and those at the regions. Where the network "
+        "finds a lesion is told by the first look and the closer ones, whatever the class, and was learnt from "
+        "annotated lesions of other patients: it is no evidence for one."
     )
     yield (
-        "The network looks again where it finds a lesion, and evidence lies there alone. Why it looks there, the "
-        "evidence does not say."
+        "A part of the image weighs as much as the network holds it likely to show a lesion. Why it does, the evidence "
+        "does not say."
         if roi == "none"
         else "The second look went where a person had marked the lesion, and evidence lies there alone: its figures "
         "profit from that mark."
@@ -314,7 +314,7 @@ def _image_content(image: CaseImage, explained: ExplainedCase, place: int) -> Ca
 
 def _second_look(explained: ExplainedCase, wanted: bool) -> SecondLook | None:
     """Say where the network looked again, if it was to or did."""
-    regions = [look for image in explained.prediction.images for look in image.looks[image.first_looks :]]
+    regions = [look for image in explained.prediction.images for look in image.regions]
     if any(look.likelihood is None for look in regions):
         return "marked"
     return "found" if regions or wanted else None

@@ -274,7 +274,7 @@ class CaseImageContent:
     square: Square | None = None
     """What was read of the image; None where there is nothing to show, since all of it was."""
     found: tuple[Square, ...] = ()
-    """The regions that the network looked at again and that spoke for the image; they may reach beyond it."""
+    """The regions in which the network found a lesion or a person marked one; they may reach beyond the image."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -32,8 +32,8 @@ _REGIONS = {
     "outline": "The network read the square round the lesion's annotated outline: a person had pointed at the lesion.",
 }
 _SECOND_LOOKS = {
-    "none": "The network looked for a lesion in whole images, and judged, in full resolution, the regions in which it "
-    "found one, or the whole image where it found none; no one told it where the lesion is.",
+    "none": "The network read all parts of an image closely, and the regions in which it found a lesion; each weighed "
+    "as much as it was likely to show one. No one told it where the lesion is.",
     "box": "The network judged, in full resolution, the square round the lesion's annotated box: a person had pointed "
     "at the lesion.",
     "outline": "The network judged, in full resolution, the square round the lesion's annotated outline: a person had "

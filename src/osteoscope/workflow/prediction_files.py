@@ -327,9 +327,8 @@ def _strongest(planes: list[_Shown], chosen: int) -> list[_Shown]:
 
 def _drawn(shown: _Shown, chosen: int, scale: float) -> Picture:
     squares = shown.squares()
-    picture = overlay_picture(
-        shown.pixels(), shown.evidence()[chosen], scale=scale, square=squares[0], found=squares[1:]
-    )
+    found = [square for square, look in zip(squares, shown.looks, strict=True) if look.likelihood is not None]
+    picture = overlay_picture(shown.pixels(), shown.evidence()[chosen], scale=scale, square=squares[0], found=found)
     image = shown.image.used.image
     sides = sides_of(image.volume.geometry)
     if sides is not None:
