@@ -212,6 +212,17 @@ def test_a_changed_temperature_is_found(folder: Path) -> None:
         load_bundle(folder)
 
 
+def test_a_bundle_that_was_calibrated_for_another_second_look_is_refused(folder: Path) -> None:
+    content = json.loads((folder / "bundle.json").read_text())
+    assert content["schema"] == 3
+    content["preparation"] |= {"roi": "none", "second_look": True}
+    rewrite(folder, content)
+    with pytest.raises(BundleError, match=r"schema 3: its probabilities were fitted to another way.*train it again"):
+        load_bundle(folder)
+    rewrite(folder, content | {"schema": 5})
+    assert load_bundle(folder).manifest.preparation.second_look
+
+
 def test_the_hash_of_the_manifest_can_be_checked_with_sha256sum(folder: Path) -> None:
     done = subprocess.run(["sha256sum", "--check", "bundle.json.sha256"], cwd=folder, check=False, capture_output=True)
     assert done.returncode == 0
@@ -235,7 +246,7 @@ def edited(key: str, value: object) -> Callable[[Path], None]:
         (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\xfe"), "cannot be read"),
         (lambda folder: (folder / "bundle.json").write_text("[]"), "schema None"),
         (lambda folder: (folder / "bundle.json").unlink(), "is not a bundle"),
-        (edited("schema", 1), "schema 1; this version of Osteoscope reads schemas 2, 3, 4"),
+        (edited("schema", 1), "schema 1; this version of Osteoscope reads schemas 2, 3, 4, 5"),
         (edited("classes", 7), "damaged at classes"),
         (edited("surprise", 7), "damaged at surprise"),
         (edited("prior", {"osteosarcoma": 1.0}), "not of the same classes"),

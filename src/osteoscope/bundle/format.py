@@ -16,7 +16,7 @@ A bundle is a folder that stands alone::
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,10 +25,13 @@ from osteoscope.evaluation.calibration import CalibrationMap, ChosenCalibration,
 from osteoscope.evaluation.conformal import ConformalThresholds, Refused
 from osteoscope.imaging.volume import Modality
 
-SCHEMA = 3
-SCHEMA_OF_MIX = 4
+SCHEMA: Final = 3
+SCHEMA_OF_MIX: Final = 4
 """Of a bundle that reads several modalities beside each other, which no version of before this schema can."""
-READABLE = (2, 3, 4)
+SCHEMA_OF_CLOSER_LOOKS: Final = 5
+"""Of a bundle whose networks look again at radiographs: at all parts of them, where versions of before this schema read
+the found regions alone, which gives other logits than its calibration was fitted to."""
+READABLE = (2, 3, 4, 5)
 """Schemas that are read; what one of before lacks takes its default."""
 MANIFEST = "bundle.json"
 MANIFEST_HASH = "bundle.json.sha256"
@@ -168,10 +171,17 @@ class Recalibration(_Part):
     and ``after``; the latter two cross-fitted, so that no patient had a say in the own probabilities."""
 
 
+def schema_of(preparation: PreparationConfig) -> Literal[3, 4, 5]:
+    """Give the oldest schema that says truly how images are read."""
+    if preparation.modalities:
+        return SCHEMA_OF_MIX
+    return SCHEMA_OF_CLOSER_LOOKS if preparation.second_look else SCHEMA
+
+
 class Manifest(_Part):
     """All that is to be known of a bundle."""
 
-    schema_version: Literal[2, 3, 4] = Field(default=3, alias="schema", serialization_alias="schema")
+    schema_version: Literal[2, 3, 4, 5] = Field(default=3, alias="schema", serialization_alias="schema")
     osteoscope: str
     classes: tuple[str, ...]
     slugs: tuple[str, ...]

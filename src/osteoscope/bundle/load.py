@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from osteoscope.bundle.format import MANIFEST, MANIFEST_HASH, READABLE, TRAINING_CASES, Manifest
+from osteoscope.bundle.format import (
+    MANIFEST,
+    MANIFEST_HASH,
+    READABLE,
+    SCHEMA_OF_CLOSER_LOOKS,
+    TRAINING_CASES,
+    Manifest,
+)
 from osteoscope.errors import BundleError
 from osteoscope.storage import sha256_of_file
 
@@ -87,6 +94,12 @@ def load_bundle(folder: Path) -> Bundle:
         first = error.errors()[0]
         where = f" at {'.'.join(map(str, first['loc']))}" if first["loc"] else ""
         raise BundleError(f"is damaged{where}: {first['msg']}", path=manifest_path, remedy=_COPY_AGAIN) from error
+    if manifest.preparation.second_look and manifest.schema_version < SCHEMA_OF_CLOSER_LOOKS:
+        raise BundleError(
+            f"is of schema {schema}: its probabilities were fitted to another way of looking at radiographs again",
+            path=manifest_path,
+            remedy="install the version of Osteoscope that made it, or train it again",
+        )
     _verify_manifest(folder)
     _verify_files(folder, manifest)
     return Bundle(folder=folder, manifest=manifest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import osteoscope
-from osteoscope.bundle.format import SCHEMA, SCHEMA_OF_MIX, Calibration, Manifest, Member, Training, Verdicts
+from osteoscope.bundle.format import Calibration, Manifest, Member, Training, Verdicts, schema_of
 from osteoscope.bundle.load import SeenCases
 from osteoscope.bundle.write import write_bundle
 from osteoscope.cohort.covariates import split_sites
@@ -57,9 +57,8 @@ def bundle_run(
         If the operating system refuses.
     """
     phantoms = any(image.phantom for case in cases for image in case.images)
-    mix = config.preparation.modalities
     manifest = Manifest(
-        schema=SCHEMA_OF_MIX if mix else SCHEMA,
+        schema=schema_of(config.preparation),
         osteoscope=osteoscope.__version__,
         classes=cohort.classes,
         slugs=cohort.slugs,
@@ -82,7 +81,8 @@ def bundle_run(
         ),
         verdicts=Verdicts.of(calibration.conformal, level=CONFORMAL_LEVEL),
         evidence_threshold=metrics["localisation"].get(EVIDENCE, {}).get("threshold"),
-        modalities=mix or tuple(sorted({image.modality for case in cases for image in case.images})),
+        modalities=config.preparation.modalities
+        or tuple(sorted({image.modality for case in cases for image in case.images})),
         body_regions=_body_regions(cases),
         provenance="phantom" if phantoms else "clinical",
         intended_use=INTENDED_USE_OF_PHANTOMS if phantoms else INTENDED_USE,
