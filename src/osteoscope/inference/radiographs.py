@@ -91,24 +91,22 @@ class PreparedRadiographs:
         """
         if check is not None:
             check()
-        first = [member.engine.read(self.planes) for member in members]
-        lesions = _likelihoods(first)
+        readings = [member.engine.read(self.planes) for member in members]
+        lesions = _likelihoods(readings)
         closer: Squares = ((),) * len(self.squares)
         regions = self.marked or ((),) * len(self.squares)
-        if not self.preparation.second_look:
-            return self._joined(first, lesions, closer, regions)
-        if self.marked is None:
+        if self.preparation.second_look and self.marked is None:
             closer = tuple(map(closer_squares, self.squares, self._shapes))
             planes = self.cut(closer)
             near = [member.engine.read(planes) for member in members]
             of_images = np.split(_likelihoods(near), np.cumsum(list(map(len, closer)))[:-1])
             lesions = np.stack(list(map(joined_likelihood, lesions, self.squares, of_images, closer)))
             regions = self._find(lesions)
-            first = [reading.joined(other) for reading, other in zip(first, near, strict=True)]
+            readings = [reading.joined(other) for reading, other in zip(readings, near, strict=True)]
         again = self.cut_regions(regions)
         if len(again):
-            first = [reading.joined(m.engine.read(again)) for reading, m in zip(first, members, strict=True)]
-        return self._joined(first, lesions, closer, regions)
+            readings = [reading.joined(m.engine.read(again)) for reading, m in zip(readings, members, strict=True)]
+        return self._joined(readings, lesions, closer, regions)
 
     @property
     def _shapes(self) -> list[tuple[int, int]]:
