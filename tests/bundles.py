@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from osteoscope.bundle.format import Calibration, Manifest, Member, Training, Verdicts
+from osteoscope.bundle.format import Calibration, Manifest, Member, Training, Verdicts, schema_of
 from osteoscope.bundle.load import SeenCases
 from osteoscope.bundle.write import write_bundle
 from osteoscope.config import NetworkConfig, PreparationConfig, VolumeConfig
@@ -47,6 +47,7 @@ def write_tiny_bundle(
 ) -> Path:
     """Write a bundle of one member; by its thresholds the more probable class is always the verdict."""
     facts: dict[str, Any] = {
+        "schema": schema_of(changes.get("preparation", VOLUMES)),
         "osteoscope": "0.0.0",
         "classes": CLASSES,
         "slugs": SLUGS,
