@@ -71,13 +71,12 @@ def evidence_on_image(
     joined = np.zeros((evidence.shape[1], *shape), dtype=np.float32)
     # One by one: the image may be large, and its looks several.
     for said, square in zip(evidence, squares, strict=True):
-        joined += on_pixels(said * np.float32(cells / square.side**2), square, shape, fading=True)
+        rows, columns, shown = _where_it_is_seen(said * np.float32(cells / square.side**2), square, shape, fading=True)
+        joined[:, rows, columns] += shown
     return joined
 
 
-def on_pixels(
-    values: NDArray[np.float32], square: Square, shape: tuple[int, int], *, fading: bool = False
-) -> NDArray[np.float32]:
+def on_pixels(values: NDArray[np.float32], square: Square, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Resample values from the grid of one look to pixels.
 
     Bilinear between the centres of the grid's cells, constant beyond the outermost, and 0 outside of the square; each
@@ -91,19 +90,38 @@ def on_pixels(
         The part of the image that the grid covers.
     shape
         (rows, columns) of the image.
-    fading
-        At every edge of the square that has half a cell of the image beyond it, fall from the centre of the outermost
-        cell to 0 half a cell beyond the edge, instead of at it. The sum over the pixels is the same.
 
     Returns
     -------
     ndarray
         (channels, rows, columns), in the units of `values`.
     """
+    resampled = np.zeros((len(values), *shape), dtype=np.float32)
+    rows, columns, shown = _where_it_is_seen(values, square, shape, fading=False)
+    resampled[:, rows, columns] = shown
+    return resampled
+
+
+def _where_it_is_seen(
+    values: NDArray[np.float32], square: Square, shape: tuple[int, int], *, fading: bool
+) -> tuple[slice, slice, NDArray[np.float32]]:
+    """Resample values as `on_pixels` does, and give the rows and columns that see any of them, and what these see.
+
+    Where values fade, at every edge of the square that has half a cell of the image beyond it, they fall from the
+    centre of the outermost cell to 0 half a cell beyond the edge, instead of at it. Their sum over the pixels is the
+    same.
+    """
     by_row = _interpolation(shape[0], values.shape[1], square.top, square.side, fading=fading)
     by_column = _interpolation(shape[1], values.shape[2], square.left, square.side, fading=fading)
-    resampled: NDArray[np.float32] = np.matmul(by_row @ values, by_column.T, dtype=np.float32)
-    return resampled
+    rows, columns = _any_share(by_row), _any_share(by_column)
+    shown: NDArray[np.float32] = np.matmul(by_row[rows] @ values, by_column[columns].T, dtype=np.float32)
+    return rows, columns, shown
+
+
+def _any_share(shares: NDArray[np.float32]) -> slice:
+    """Give the pixels, which lie behind each other, in which any cell has a share."""
+    pixels = np.flatnonzero(shares.any(axis=1))
+    return slice(int(pixels[0]), int(pixels[-1]) + 1) if len(pixels) else slice(0)
 
 
 def _interpolation(pixels: int, cells: int, start: float, side: float, *, fading: bool) -> NDArray[np.float32]:
