@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from scipy.stats import norm, rankdata
+from statsmodels.stats.multitest import multipletests
 
 from osteoscope.evaluation.delong import delong
 from osteoscope.evaluation.metrics import auc_score, brier_loss, count_figures
@@ -264,6 +265,13 @@ def test_holm_by_hand() -> None:
     # 3 x 0.01; 2 x 0.03; 1 x 0.04 raised to the one before.
     assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
     assert holm([0.5, 0.6]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 40])
+def test_holm_is_that_of_statsmodels(number: int) -> None:
+    # Rounded, so that some are equal.
+    made = np.random.default_rng(number).random(number).round(1 + number // 20) ** 3
+    assert holm(made.tolist()) == pytest.approx(tuple(multipletests(made, method="holm")[1]))
 
 
 def test_a_test_that_could_not_be_made_does_not_count() -> None:
