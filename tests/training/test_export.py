@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ from osteoscope.training import export
 from osteoscope.training.export import export_member, member_is_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 
-@pytest.fixture
-def network() -> TumourNetwork:
-    torch.manual_seed(6)
+def network_of(seed: int) -> TumourNetwork:
+    torch.manual_seed(seed)
     network = TumourNetwork(NetworkConfig(trunk="densenet-tiny", width=16, heads=2), classes=3)
     torch.nn.init.normal_(network.get_parameter("encoder.attention.gain"))
     torch.nn.init.normal_(network.get_parameter("encoder.gate.score.weight"))
@@ -33,6 +33,11 @@ def network() -> TumourNetwork:
         # Maps in the hundreds, where float32 cannot hold 1e-4.
         network.head.linear.weight.mul_(1e4)
     return network
+
+
+@pytest.fixture
+def network() -> TumourNetwork:
+    return network_of(6)
 
 
 PLANES = np.random.default_rng(0).random((2, 1, 48, 48)).astype(np.float32)
@@ -56,6 +61,23 @@ def test_every_output_agrees_for_any_number_of_planes(network: TumourNetwork, tm
         # The network gives the logit of lesion, the graph its likelihood.
         np.testing.assert_allclose(read.lesions, 1 / (1 + np.exp(-reading.lesions.numpy())), rtol=0, atol=1e-4)
         assert np.ptp(read.lesions) > 0.1
+
+
+def test_a_second_network_is_written_as_if_it_were_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one structure the graph is captured once: weights, and what is folded from them, are those of each network."""
+    captures: dict[Hashable, Any] = {}
+    monkeypatch.setattr(export, "_CAPTURES", captures)
+    for seed in (1, 2, 3):
+        export_member(network_of(seed), tmp_path / str(seed), planes=PLANES, covariates=None)
+        assert len(captures) == 2
+    captures.clear()
+    export_member(network_of(2), tmp_path / "anew", planes=PLANES, covariates=None)
+    for path in (tmp_path / "anew").iterdir():
+        assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes()
+        assert path.read_bytes() != (tmp_path / "3" / path.name).read_bytes()
+    # Planes of another size are another graph, and are judged by the same one.
+    export_member(network_of(2), tmp_path / "smaller", planes=PLANES[..., :32, :32].copy(), covariates=None)
+    assert len(captures) == 3
 
 
 def test_a_graph_that_says_something_else_is_refused(

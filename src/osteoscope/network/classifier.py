@@ -283,6 +283,7 @@ class TumourNetwork(nn.Module):
         self, config: NetworkConfig, *, classes: int, covariates: int = 0, in_channels: int = 1, modalities: int = 0
     ) -> None:
         super().__init__()
+        self.config = config
         self.encoder = PlaneEncoder(config, in_channels, modalities=modalities)
         self.head = BagHead(self.encoder.map_channels, classes, covariates, config.dropout)
 

@@ -21,9 +21,10 @@ from osteoscope.training.checkpoint import save_weights
 from osteoscope.training.layout import laid_out
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
     from pathlib import Path
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -186,33 +187,66 @@ def member_is_whole(folder: Path) -> bool:
 
 
 def _export(
-    module: nn.Module,
+    module: _PlanesHalf | _HeadHalf,
     inputs: tuple[Tensor, ...],
     path: Path,
     input_names: list[str],
     output_names: list[str],
     planes: torch.export.Dim,
 ) -> None:
-    # Every input but the covariates has one row a plane.
-    shapes = tuple({0: planes} if name != "covariates" else {} for name in input_names)
+    module.eval()
     with _quiet_exporter():
+        captured = _captured(module, inputs, input_names, output_names, planes)
+        program = torch.onnx.ONNXProgram(captured.clone(), None)
+        program.apply_weights(module.state_dict())
+        # Folds what follows from weights alone, so only once they are those of this network.
+        program.optimize()
+    try:
+        program.save(path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+_MOST_CAPTURED = 8
+_CAPTURES: dict[Hashable, ir.Model] = {}
+"""Graphs of this process, oldest first, by what they follow from. Capturing one takes longer by far than all else of an
+export, and the networks of a run's folds differ in their weights alone."""
+
+
+def _captured(
+    module: _PlanesHalf | _HeadHalf,
+    inputs: tuple[Tensor, ...],
+    input_names: list[str],
+    output_names: list[str],
+    planes: torch.export.Dim,
+) -> ir.Model:
+    """Capture a module's graph, as yet without what can be folded, or give that of one of the same structure.
+
+    Its weights are those of the network that was captured.
+    """
+    state = tuple((name, tuple(tensor.shape)) for name, tensor in module.state_dict().items())
+    shapes = tuple(tuple(tensor.shape[1:]) for tensor in inputs)
+    key = type(module), module.network.config, state, shapes
+    if key not in _CAPTURES:
         program = torch.onnx.export(
-            module.eval(),
+            module,
             inputs,
             dynamo=True,
             opset_version=_OPSET,
             input_names=input_names,
             output_names=output_names,
-            dynamic_shapes=shapes,
+            # Every input but the covariates has one row a plane.
+            dynamic_shapes=tuple({0: planes} if name != "covariates" else {} for name in input_names),
             verbose=False,
+            optimize=False,
         )
-    if program is None:
-        msg = "torch.onnx.export gave no program"
-        raise RuntimeError(msg)
-    try:
-        program.save(path)
-    except OSError as error:
-        raise storage_error(error, path) from error
+        if program is None:
+            msg = "torch.onnx.export gave no program"
+            raise RuntimeError(msg)
+        while len(_CAPTURES) >= _MOST_CAPTURED:
+            del _CAPTURES[next(iter(_CAPTURES))]
+        _CAPTURES[key] = program.model
+    return _CAPTURES[key]
 
 
 @contextlib.contextmanager
