@@ -127,6 +127,7 @@ def test_osteosarcoma_against_giant_cell_tumour_warns_of_its_shortcuts(btxrd: Pa
     assert found.tables.counts["sex"][GCT] == {"M": 15, "F": 6}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_normals_of_another_size_block(btxrd: Path) -> None:
     found = audit(read_btxrd(btxrd, (OS, GCT, "normal")), roi="outline")

@@ -192,6 +192,8 @@ def test_few_pictures_and_flat_ones_are_no_trouble(count: int, tmp_path: Path) -
     assert confirmed(twins_of(cohort)) == set()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_tumour_that_is_there_as_a_normal_blocks_and_no_other_picture_is_taken_for_one(btxrd: Path) -> None:
     cohort = read_btxrd(btxrd, (OS, GCT, "normal"))
     found = twin_findings(cohort, twins_of(cohort))
