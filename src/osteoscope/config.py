@@ -281,6 +281,9 @@ class TrainingConfig(_Settings):
     """What the bundle holds: one network, fitted to all patients once the folds have told how well that does; or the
     networks of the first repeat's folds, whose mean logit decides, at as many times the cost."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 30
+    closer_epochs: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Epochs behind these in which the classes alone are learnt, from squares that hold a lesion, by a schedule of
+    their own: what looks closely judges, where the second look is at all parts of an image."""
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 8
     """Patients in a step."""
     views_per_patient: Annotated[int, Field(ge=1, le=64)] = 2
@@ -381,10 +384,10 @@ def preset_config(
             raise ConfigError(f"{read}, so --roi {roi} cannot be", remedy="leave --roi out")
         mix = () if isinstance(modality, str) else modality
         return _for_volumes(preset, chosen, mix=mix, seed=seed, folds=folds, split=split)
-    size, looks, epochs, repeats = {
-        "quick": (96, 8_000, 3, 1),
-        "standard": (96, 60_000, 9, 1),
-        "full": (224, 200_000, 12, 3),
+    size, looks, epochs, closer_epochs, repeats = {
+        "quick": (96, 8_000, 3, 4, 1),
+        "standard": (96, 60_000, 9, 16, 1),
+        "full": (224, 200_000, 12, 16, 3),
     }[preset]
     return Config(
         preparation=PreparationConfig(size=size, roi=roi, second_look=second_look),
@@ -392,6 +395,7 @@ def preset_config(
         auxiliary=AuxiliaryConfig(looks=looks),
         training=TrainingConfig(
             epochs=epochs,
+            closer_epochs=closer_epochs if second_look else 0,
             batch_size=4,
             balance=0.7,
             rehearsal=4,

@@ -16,6 +16,7 @@ from osteoscope.imaging.region import (
     SHARE_OF_LARGEST,
     Region,
     find_regions,
+    highest_likelihoods,
 )
 
 if TYPE_CHECKING:
@@ -286,3 +287,34 @@ def test_the_map_is_left_as_it_was() -> None:
     before = likelihood.copy()
     find_regions(likelihood, LETTERBOXED, WIDE, margin=0.2)
     np.testing.assert_array_equal(likelihood, before)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_highest_likelihood_in_parts_is_that_of_a_naive_twin(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    likelihood = rng.random((int(rng.integers(1, 9)), int(rng.integers(1, 9)))).astype(np.float32)
+    square = Square(left=-30, top=10, side=160)
+    shape = (150, 120)
+    drawn = rng.uniform((-60, -60, 5), (150, 150, 90), size=(20, 3))
+    parts = [Square(left=left, top=top, side=side) for left, top, side in drawn]
+    rows, columns = ((np.arange(9 * cells) + 0.5) / 9 for cells in likelihood.shape)
+    expected = []
+    for part in parts:
+        highest = 0.0
+        for row in rows:
+            for column in columns:
+                y = square.top + row * square.side / likelihood.shape[0]
+                x = square.left + column * square.side / likelihood.shape[1]
+                inside = 0 < y < shape[0] and 0 < x < shape[1]
+                if inside and 0 <= y - part.top < part.side and 0 <= x - part.left < part.side:
+                    at = [[row - 0.5], [column - 0.5]]
+                    highest = max(highest, ndimage.map_coordinates(likelihood, at, order=1, mode="nearest")[0])
+        expected.append(highest)
+    assert_allclose(highest_likelihoods(likelihood, square, shape, parts), expected, atol=1e-5)
+    assert any(expected)
+
+
+def test_a_part_beside_the_map_holds_nothing() -> None:
+    beyond = Square(left=300, top=0, side=50)
+    assert highest_likelihoods(np.ones((4, 4), dtype=np.float32), SQUARE, SHAPE, [beyond]) == (0,)
+    assert highest_likelihoods(np.ones((4, 4), dtype=np.float32), SQUARE, SHAPE, []) == ()

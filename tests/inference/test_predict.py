@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
 from osteoscope.cohort.table import Case, CaseImage
 from osteoscope.config import PreparationConfig
@@ -16,6 +17,7 @@ from osteoscope.inference.engine import Judgement, Member, MemberEngine, PlaneRe
 from osteoscope.inference.evidence import evidence_on_image
 from osteoscope.inference.predict import predict_case
 from osteoscope.inference.radiographs import PreparedRadiographs, prepare_pixels
+from osteoscope.inference.reading import scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,13 +120,44 @@ def explain(
 # Image 0 is 0.2, and 0.8 in a patch, which is seen; image 1 is 0.5 throughout.
 SEEN: Patches = {(0, 3): 0.8}
 TWO_IMAGES = (picture(0.2, SEEN), picture(0.5))
-# Of 25 closer looks at image 0 four are known by the patch; with the region their values sum to 21 x 0.2 + 5 x 0.8,
-# and their squares to 21 x 0.2^2 + 5 x 0.8^2; of image 1 to 25 x 0.5 and 25 x 0.5^2.
-SUMS, SQUARES = (8.2, 12.5), (4.04, 6.25)
+FAINT_BESIDE = (TWO_IMAGES[0], picture(0.5, {(2, 2): 0.4}))
+
+
+def highest(likelihood: NDArray[np.float32], part: Square) -> float:
+    """The highest that a map of 120 x 120 pixels shows in a part of them, at nine places a cell on each axis."""
+    places = [(place + 0.5) * 120 / (9 * GRID) for place in range(9 * GRID)]
+    rows = [place for place in places if part.top <= place < part.top + part.side]
+    columns = [place for place in places if part.left <= place < part.left + part.side]
+    at = np.stack(np.meshgrid(rows, columns, indexing="ij")) * GRID / 120 - 0.5
+    return float(map_coordinates(likelihood.astype(np.float64), at, order=1, mode="nearest").max())
+
+
+def spoken(
+    explained: ExplainedCase, pixels: Sequence[NDArray[np.float32]], found: Sequence[Sequence[float]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each look what it is known by, and that times the highest likelihood in it: its weight, but for their sum.
+
+    A first look has no weight. `found` is what the regions of each image are known by; their likelihoods are those
+    that the prediction states.
+    """
+    known: list[float] = []
+    likelihoods: list[float] = []
+    for image, likelihood, one, of_regions in zip(
+        explained.prediction.images, explained.lesions, pixels, found, strict=True
+    ):
+        known += [0, *closer(one), *of_regions]
+        of_closer = [max(highest(likelihood, look.read_square()), 1e-6) for look in image.looks[1:26]]
+        likelihoods += [0, *of_closer, *(region.likelihood or 0 for region in image.regions)]
+    return np.array(known), np.array(known) * np.array(likelihoods)
+
+
+def logit(known: NDArray[np.float64], weighed: NDArray[np.float64]) -> float:
+    """What is said for class 0: the mean of what looks are known by, weighed."""
+    return float((known * weighed).sum() / weighed.sum())
 
 
 def seeing() -> Handmade:
-    return Handmade({0.8: 0.9})
+    return Handmade({0.8: 0.9, 0.4: 0.3})
 
 
 def test_what_was_found_is_read_from_the_image_as_it_is() -> None:
@@ -137,19 +170,24 @@ def test_what_was_found_is_read_from_the_image_as_it_is() -> None:
     (region,) = image.regions
     # The map is a little lower at the patch's lower edge, where closer looks see across it.
     np.testing.assert_allclose(region.rectangle, (60, 0, 40, 40), atol=2)
-    assert all(look.likelihood is None for look in image.looks[:-1])
     assert region.likelihood == pytest.approx(0.9, abs=0.02)
+    assert image.looks[0].likelihood is None
+    # Of what a closer look saw, what all looks agree on: nothing below the patch, nearly 0.9 in it.
+    told = [look.likelihood for look in image.looks[1:26]]
+    expected = [highest(explained.lesions[0], look.read_square()) for look in image.looks[1:26]]
+    np.testing.assert_allclose(np.array(told, dtype=np.float64), expected, atol=1e-5)
+    assert told[3] == pytest.approx(0.9, abs=0.02)
+    assert told[-1] == 0
 
 
 def test_closer_looks_and_regions_of_all_images_are_judged_together() -> None:
-    prediction = explain(TWO_IMAGES, [seeing()]).prediction
-    expected = sum(SQUARES) / sum(SUMS)
-    np.testing.assert_allclose(prediction.logits, (expected, -expected), rtol=1e-5)
-    for image, pixels, found in zip(prediction.images, TWO_IMAGES, ([0.8], []), strict=True):
-        # The first look has no say.
-        np.testing.assert_allclose(
-            [look.weight for look in image.looks], np.array([0, *closer(pixels), *found]) / sum(SUMS), rtol=1e-5
-        )
+    explained = explain(TWO_IMAGES, [seeing()])
+    known, weighed = spoken(explained, TWO_IMAGES, ([0.8], []))
+    expected = logit(known, weighed)
+    np.testing.assert_allclose(explained.prediction.logits, (expected, -expected), rtol=1e-5)
+    # The first look has no say.
+    weights = [look.weight for image in explained.prediction.images for look in image.looks]
+    np.testing.assert_allclose(weights, weighed / weighed.sum(), rtol=1e-4)
 
 
 def test_what_the_first_look_alone_shows_changes_nothing() -> None:
@@ -166,16 +204,21 @@ def test_what_the_first_look_alone_shows_changes_nothing() -> None:
 
 
 def test_the_weight_of_an_image_is_that_of_the_looks_that_speak_for_it() -> None:
-    first, second = explain(TWO_IMAGES, [seeing()]).prediction.images
+    explained = explain(FAINT_BESIDE, [seeing()])
+    first, second = explained.prediction.images
     assert first.speaking == first.looks[1:]
     assert second.speaking == second.looks[1:]
-    assert first.weight == pytest.approx(SUMS[0] / sum(SUMS))
+    _, weighed = spoken(explained, FAINT_BESIDE, ([0.8], [0.4]))
+    assert first.weight == pytest.approx(weighed[:27].sum() / weighed.sum(), rel=1e-4)
+    assert 0.5 < first.weight < 1
     assert first.weight + second.weight == 1
 
 
 def test_an_image_by_itself_speaks_as_if_it_were_all_there_is() -> None:
-    first, second = explain(TWO_IMAGES, [seeing()]).prediction.images
-    np.testing.assert_allclose(first.logits[0], SQUARES[0] / SUMS[0], rtol=1e-5)
+    explained = explain(TWO_IMAGES, [seeing()])
+    first, second = explained.prediction.images
+    known, weighed = spoken(explained, TWO_IMAGES, ([0.8], []))
+    np.testing.assert_allclose(first.logits[0], logit(known[:27], weighed[:27]), rtol=1e-5)
     np.testing.assert_allclose(second.logits, (0.5, -0.5), rtol=1e-5)
     assert explain(TWO_IMAGES[:1], [seeing()]).prediction.logits == pytest.approx(first.logits)
 
@@ -191,11 +234,11 @@ def test_looks_lie_in_the_bag_image_by_image() -> None:
     explained = explain(pixels, [engine])
     assert engine.read_in_turn == [[0.3, 0.5, 0.2], [v for one in pixels for v in closer(one)], [0.7, 0.9, 0.6]]
     found: tuple[list[float], ...] = ([0.7], [], [0.9, 0.6])
-    said = np.array([v for one, regions in zip(pixels, found, strict=True) for v in (0, *closer(one), *regions)])
+    known, weighed = spoken(explained, pixels, found)
     weights = [look.weight for image in explained.prediction.images for look in image.looks]
-    np.testing.assert_allclose(weights, said / said.sum(), rtol=1e-5)
+    np.testing.assert_allclose(weights, weighed / weighed.sum(), rtol=1e-4)
     # A look adds its weight times its value to the logit.
-    np.testing.assert_allclose(explained.evidence[:, 0].sum(axis=(1, 2)), said**2 / said.sum(), rtol=1e-5)
+    np.testing.assert_allclose(explained.evidence[:, 0].sum(axis=(1, 2)), known * weighed / weighed.sum(), rtol=1e-4)
     assert [explained.looks_at(image) for image in range(3)] == [slice(0, 27), slice(27, 53), slice(53, 81)]
     assert [len(image.found) for image in explained.prediction.images] == [1, 0, 2]
 
@@ -207,8 +250,10 @@ def test_the_planes_that_speak_are_cut_once_more_in_the_order_of_the_looks() -> 
     assert planes.shape == (51, 1, SIZE, SIZE)
     shown = [*closer(TWO_IMAGES[0]), 0.8, *closer(TWO_IMAGES[1])]
     np.testing.assert_allclose(planes[:, 0, KNOWN_BY, KNOWN_BY], shown, rtol=1e-5)
-    # They are all that the prediction was made from.
-    np.testing.assert_allclose(engine.judge(engine.read(planes)).logits, prediction.logits, rtol=1e-6)
+    # They are all that the prediction was made from, with how likely a lesion is in each.
+    added = scores_of(look.likelihood for image in prediction.images for look in image.speaking)
+    judged = engine.judge(engine.read(planes).weighed(added))
+    np.testing.assert_allclose(judged.logits, prediction.logits, rtol=1e-6)
 
 
 def test_evidence_lies_where_a_look_spoke_and_adds_up_to_the_logit() -> None:
@@ -219,18 +264,20 @@ def test_evidence_lies_where_a_look_spoke_and_adds_up_to_the_logit() -> None:
         shown = evidence_on_image(explained.evidence[explained.looks_at(place)], squares, (120, 120))
         total += float(shown[0].sum())
         np.testing.assert_allclose(shown[0], -shown[1], atol=1e-7)
+    known, weighed = spoken(explained, TWO_IMAGES, ([0.8], []))
     # Less what the region reads above the picture: about 1 of its 40 rows.
-    assert total == pytest.approx(sum(SQUARES) / sum(SUMS), rel=3e-3)
+    assert total == pytest.approx(logit(known, weighed), rel=1e-2)
     shown = evidence_on_image(
         explained.evidence[explained.looks_at(0)],
         [look.read_square() for look in explained.prediction.images[0].looks],
         (120, 120),
     )
     # What a look adds, over its 40 x 40 pixels. Two closer looks overlap at the picture's upper edge: where the patch
-    # begins, one of them is known by the patch and one by the ground, and the region lies there too.
-    assert shown[0, 10, 70] == pytest.approx((0.04 + 0.64 + 0.64) / sum(SUMS) / 40**2, rel=1e-4)
+    # begins, the third is known by the ground and the fourth by the patch, and the region lies there too.
+    added = known * weighed / weighed.sum()
+    assert shown[0, 10, 70] == pytest.approx((added[3] + added[4] + added[26]) / 40**2, rel=1e-4)
     # In the corner there is one, of the ground.
-    assert shown[0, 110, 10] == pytest.approx(0.04 / sum(SUMS) / 40**2, rel=1e-4)
+    assert shown[0, 110, 10] == pytest.approx(added[21] / 40**2, rel=1e-4)
 
 
 def test_members_agree_on_the_mean_of_their_maps() -> None:
@@ -247,8 +294,7 @@ def test_members_agree_on_the_mean_of_their_maps() -> None:
     np.testing.assert_allclose(explained.lesions[0, :2, 3:5], 0.45, atol=0.01)
     np.testing.assert_allclose(explained.lesions[0, 4:, :2], 0.15, atol=0.01)
     # Either weighs alike; the logit is the mean of 1 and 3 times what the looks show.
-    shown = np.array([*closer(pixels), 0.8])
-    expected = 2 * (shown**2).sum() / shown.sum()
+    expected = 2 * logit(*spoken(explained, [pixels], [[0.8]]))
     np.testing.assert_allclose(explained.prediction.logits, (expected, -expected), rtol=1e-5)
     np.testing.assert_allclose(explained.evidence[:, 0].sum(), expected, rtol=1e-5)
 
@@ -264,9 +310,9 @@ def test_where_no_region_is_found_the_closer_looks_decide() -> None:
     explained = explain(TWO_IMAGES, [engine])
     assert len(engine.read_in_turn) == 2
     assert all(not image.found for image in explained.prediction.images)
-    # As before, less the region's 0.8.
-    expected = (sum(SQUARES) - 0.64) / (sum(SUMS) - 0.8)
-    assert explained.prediction.logits[0] == pytest.approx(expected)
+    # No likelihood is known of any, so all weigh by the gate alone.
+    known = np.array([v for one in TWO_IMAGES for v in closer(one)])
+    assert explained.prediction.logits[0] == pytest.approx(logit(known, known))
 
 
 def test_without_a_second_look_whole_images_decide_and_nothing_is_looked_for() -> None:

@@ -118,6 +118,7 @@ def test_an_image_is_searched_where_its_lesion_is_to_be_found(*, second_look: bo
             assert shown.mean() == pytest.approx(image[rows, columns].mean(), abs=0.03)
     # Both regions are round the bright square, with their margin and a little more, and the first look has no say.
     assert read.speaking == ((tuple(range(1, 27)), tuple(range(28, 54))) if second_look else ((0,), (1,)))
+    assert list(map(list, read.regions)) == ([[26], [53]] if second_look else [[], []])
     if second_look:
         for looks, centre in zip(read.looks, (40, 120), strict=True):
             region = looks[-1]

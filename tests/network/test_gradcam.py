@@ -102,14 +102,21 @@ def test_two_classes_have_one_map_with_two_signs() -> None:
 
 def test_what_the_closed_form_leaves_out_is_what_flows_through_the_weights(network: TumourNetwork) -> None:
     planes = torch.rand(2, 1, 64, 64)
-    share = difference_through_weights(network, planes, target=0)
+    share = difference_through_weights(network, planes, scores=torch.zeros(2), target=0)
     full = hires_cam(network, planes, layer="encoder.map", target=0).numpy()
     ours = closed_form(network, planes)[:, 0]
     assert share == pytest.approx(np.abs(full - ours).sum() / np.abs(ours).sum(), rel=1e-4)
     assert share > 0
     torch.nn.init.zeros_(network.get_parameter("encoder.gate.score.weight"))
     # Weights that do not depend on the planes carry no gradient.
-    assert difference_through_weights(network, planes, target=0) == pytest.approx(0, abs=1e-5)
+    assert difference_through_weights(network, planes, scores=torch.zeros(2), target=0) == pytest.approx(0, abs=1e-5)
+
+
+def test_what_is_added_to_the_scores_counts_in_what_the_closed_form_leaves_out(network: TumourNetwork) -> None:
+    """A plane that surely is no lesion weighs nothing, and one alone has nothing to flow through."""
+    planes = torch.rand(2, 1, 64, 64)
+    share = difference_through_weights(network, planes, scores=torch.tensor([0.0, -80.0]), target=0)
+    assert share == pytest.approx(0, abs=1e-5)
 
 
 def test_grad_cam_at_an_inner_layer_is_the_textbook_formula(network: TumourNetwork) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from osteoscope.config import Config
     from osteoscope.training.augment import Changes
+    from osteoscope.training.fit import EpochWatcher
 
 
 def tiny_store(cases: int = 8) -> CaseStore:
@@ -68,6 +69,7 @@ def fitted(
     folder: Path,
     *,
     dropout: float = 0.1,
+    watcher: EpochWatcher | None = None,
     **settings: Any,
 ) -> TumourNetwork:
     chosen = TrainingConfig(epochs=2, batch_size=3, precision="32-true", **settings)
@@ -75,7 +77,9 @@ def fitted(
     network = TumourNetwork(tiny_config.network.model_copy(update={"covariates": (), "dropout": dropout}), classes=2)
     with deterministic(1):
         fabric = choose_device("32-true", 1).fabric()
-        fit(network, plan_of(store, cases, chosen), fabric=fabric, folder=folder, watcher=Silent().epoch_done)
+        fit(
+            network, plan_of(store, cases, chosen), fabric=fabric, folder=folder, watcher=watcher or Silent().epoch_done
+        )
     return network
 
 
@@ -191,6 +195,59 @@ def test_regions_and_images_without_one_are_in_their_cases_bag_and_every_case_is
             bags.append(case)
         assert bool((membership.sum(dim=0) <= 1).all())
     assert sorted(bags) == [1, 3, 4, 6, 7]
+
+
+def test_then_only_squares_with_a_lesion_are_seen_and_images_without_one(tmp_path: Path) -> None:
+    store = tiny_store()
+    images = len(store.planes.marked)
+    # A whole image is 0.25 where it has a lesion and 0.5 where not, a square 0.75.
+    store.planes.canvases[:images:2], store.planes.canvases[1:images:2] = 0.25, 0.5
+    store.planes.canvases[images:] = 0.75
+    unchanged = AugmentationConfig(gamma=0, noise=0, erase=0, collimate=0, whole=1)
+    settings = TrainingConfig(epochs=2, closer_epochs=3, batch_size=8, views_per_patient=2, augmentation=unchanged)
+    recorder, told = Recorder(), []
+    with deterministic(1):
+        fabric = choose_device("32-true", 1).fabric()
+        history = fit(
+            cast("TumourNetwork", recorder),
+            plan_of(store, list(range(8)), settings),
+            fabric=fabric,
+            folder=tmp_path,
+            watcher=lambda **of_epoch: told.append((of_epoch["epoch"], of_epoch["epochs"])),
+        )
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5]
+    assert told == [(epoch, 5) for epoch in range(1, 6)]
+    # One step an epoch.
+    seen = [sorted({round(float(plane.mean()), 2) for plane in planes}) for planes in recorder.encoder.seen]
+    assert seen == [[0.25, 0.5]] * 2 + [[0.5, 0.75]] * 3
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_fit_that_was_killed_goes_on_in_either_part_and_ends_with_the_same_bits(
+    after: int, tiny_config: Config, tmp_path: Path
+) -> None:
+    """Of two epochs and two on squares; each leaves a checkpoint."""
+    unbroken = fitted(tiny_store(), list(range(8)), tiny_config, tmp_path / "a", closer_epochs=2)
+    seen: list[int] = []
+
+    def kill(*, epoch: int, **_others: object) -> None:
+        seen.append(epoch)
+        if seen == list(range(1, after + 1)):
+            raise KilledError
+
+    def fit_to_the_kill() -> TumourNetwork:
+        return fitted(tiny_store(), list(range(8)), tiny_config, tmp_path / "b", watcher=kill, closer_epochs=2)
+
+    with pytest.raises(KilledError):
+        fit_to_the_kill()
+    gone_on = fit_to_the_kill()
+    # No epoch is done twice.
+    assert seen == [1, 2, 3, 4]
+    assert torch.equal(weights_of(unbroken), weights_of(gone_on))
 
 
 def test_half_of_the_planes_of_a_volume_that_are_read_in_a_step_show_the_lesion_and_they_alone_speak(

@@ -10,6 +10,8 @@ import numpy as np
 from osteoscope.imaging.prepare import SMALLEST_SQUARE, Square
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 LEAST_LIKELIHOOD = 0.05
@@ -83,6 +85,36 @@ def find_regions(
     return tuple(Region(square=_round(part, square, margin), likelihood=float(fine[part].max())) for part in parts)
 
 
+def highest_likelihoods(
+    likelihood: NDArray[np.float32], square: Square, shape: tuple[int, int], parts: Sequence[Square]
+) -> tuple[float, ...]:
+    """Give the highest likelihood of lesion that a map shows in each of some parts of an image.
+
+    The map is enlarged as `find_regions` does; a part that holds none of its places in the image has 0.
+
+    Parameters
+    ----------
+    likelihood
+        (h, w), 0..1, of the places of `square`.
+    square
+        The part of the image that the map covers; it may reach beyond the image.
+    shape
+        (rows, columns) of the image.
+    parts
+        Of the image.
+    """
+    fine = _enlarged(likelihood) * _inside(square, shape, likelihood.shape)
+    rows, columns = _centres(square, likelihood.shape)
+    return tuple(
+        float(
+            fine[(rows >= part.top) & (rows < part.top + part.side), :][
+                :, (columns >= part.left) & (columns < part.left + part.side)
+            ].max(initial=0)
+        )
+        for part in parts
+    )
+
+
 def _cut(fine: NDArray[np.float32]) -> np.float32:
     """Give the least likelihood in a region: of as many places as all likelihoods sum to, that of the last one."""
     places = max(1, round(float(fine.sum(dtype=np.float64))))
@@ -104,14 +136,20 @@ def _enlarged(likelihood: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _inside(square: Square, shape: tuple[int, int], cells: tuple[int, ...]) -> NDArray[np.bool_]:
     """Mark the places of an enlarged map whose centres lie in the image."""
-    rows, columns = (
-        start + _places(count) * square.side / count
-        for start, count in zip((square.top, square.left), cells, strict=True)
-    )
+    rows, columns = _centres(square, cells)
     inside: NDArray[np.bool_] = np.logical_and.outer(
         (rows > 0) & (rows < shape[0]), (columns > 0) & (columns < shape[1])
     )
     return inside
+
+
+def _centres(square: Square, cells: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give the rows and the columns, in the image, of the centres of an enlarged map's places."""
+    rows, columns = (
+        start + _places(count) * square.side / count
+        for start, count in zip((square.top, square.left), cells, strict=True)
+    )
+    return rows, columns
 
 
 def _places(cells: int) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -46,6 +46,10 @@ class PlaneReadings:
         return PlaneReadings(
             **{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in PLANES_OUTPUTS}
         )
+
+    def weighed(self, added: NDArray[np.float32]) -> PlaneReadings:
+        """Add to the planes' scores, (planes,)."""
+        return replace(self, scores=self.scores + added)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,8 @@ class Look(_Record):
     weight: float
     """Share in the patient's decision, mean over the members."""
     likelihood: float | None = None
-    """Of a lesion in a region that was found, 0..1; None for any other look, and for a region that a person has
-    marked."""
+    """Of a lesion in what was read, 0..1: the highest that the map of all looks shows there. None for a first look, and
+    for a region that a person has marked."""
 
     def read_rectangle(self) -> Rectangle:
         """Give the part of the plane that was read."""

@@ -13,11 +13,11 @@ from osteoscope.errors import ImageError
 from osteoscope.imaging.mixed import as_read
 from osteoscope.imaging.picture import is_dicom, pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Square, resample, square_on_plane, square_to_read
-from osteoscope.imaging.region import Region, find_regions
+from osteoscope.imaging.region import Region, find_regions, highest_likelihoods
 from osteoscope.imaging.resampling import Rectangle
 from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.evidence import on_pixels
-from osteoscope.inference.reading import ReadImages, ReadLook
+from osteoscope.inference.reading import ReadImages, ReadLook, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,8 +35,8 @@ CLOSER = 1 / 3
 """Side of the squares in which an image is searched, as a share of what the first look reads."""
 
 
-Squares = tuple[tuple[Square, ...], ...]
-"""For each image, some squares of it."""
+Regions = tuple[tuple[Region, ...], ...]
+"""For each image, some squares of it, and how likely a lesion is in each."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +48,7 @@ class PreparedRadiographs:
     squares: tuple[Square, ...]
     """For each image, the part of it that the first look reads."""
     preparation: PreparationConfig
-    marked: tuple[tuple[Region, ...], ...] | None = None
+    marked: Regions | None = None
     """For each image, the regions for a second look that a person has marked; None where they are to be found."""
 
     @cached_property
@@ -93,14 +93,15 @@ class PreparedRadiographs:
             check()
         readings = [member.engine.read(self.planes) for member in members]
         lesions = _likelihoods(readings)
-        closer: Squares = ((),) * len(self.squares)
-        regions = self.marked or ((),) * len(self.squares)
+        closer: Regions = ((),) * len(self.squares)
+        regions = self.marked or closer
         if self.preparation.second_look and self.marked is None:
-            closer = tuple(map(closer_squares, self.squares, self._shapes))
-            planes = self.cut(closer)
+            squares = list(map(closer_squares, self.squares, self._shapes))
+            planes = self.cut(squares)
             near = [member.engine.read(planes) for member in members]
-            of_images = np.split(_likelihoods(near), np.cumsum(list(map(len, closer)))[:-1])
-            lesions = np.stack(list(map(joined_likelihood, lesions, self.squares, of_images, closer)))
+            of_images = np.split(_likelihoods(near), np.cumsum(list(map(len, squares)))[:-1])
+            lesions = np.stack(list(map(joined_likelihood, lesions, self.squares, of_images, squares)))
+            closer = tuple(map(_as_regions, squares, lesions, self.squares, self._shapes))
             regions = self._find(lesions)
             readings = [reading.joined(other) for reading, other in zip(readings, near, strict=True)]
         again = self.cut_regions(regions)
@@ -112,7 +113,7 @@ class PreparedRadiographs:
     def _shapes(self) -> list[tuple[int, int]]:
         return [(image.shape[0], image.shape[1]) for image in self.pixels]
 
-    def _find(self, lesions: NDArray[np.float32]) -> tuple[tuple[Region, ...], ...]:
+    def _find(self, lesions: NDArray[np.float32]) -> Regions:
         """Find, for each image, the regions in which its map, one of (images, h, w), shows a lesion."""
         return tuple(
             find_regions(likelihood, square, shape, margin=self.preparation.margin)
@@ -123,16 +124,18 @@ class PreparedRadiographs:
         self,
         readings: Sequence[PlaneReadings],
         lesions: NDArray[np.float32],
-        closer: Squares,
-        regions: Sequence[Sequence[Region]],
+        closer: Regions,
+        regions: Regions,
     ) -> ReadImages:
         """Say what was read image by image; readings are of all first looks, then all closer ones, then all regions."""
         order = _by_image((1,) * len(closer), tuple(map(len, closer)), tuple(map(len, regions)))
+        looks = tuple(map(_looks, self.squares, closer, regions))
+        added = scores_of(look.likelihood for of_image in looks for look in of_image)
         return ReadImages(
-            looks=tuple(map(_looks, self.squares, closer, regions)),
+            looks=looks,
             first_looks=(1,) * len(closer),
             closer_looks=tuple(map(len, closer)),
-            readings=tuple(reading.of(order) for reading in readings),
+            readings=tuple(reading.of(order).weighed(added) for reading in readings),
             lesions=lesions,
         )
 
@@ -263,14 +266,23 @@ def _by_image(*kinds: Sequence[int]) -> list[int]:
     ]
 
 
-def _looks(first: Square, closer: Sequence[Square], regions: Sequence[Region]) -> tuple[ReadLook, ...]:
+def _as_regions(
+    squares: Sequence[Square], likelihood: NDArray[np.float32], square: Square, shape: tuple[int, int]
+) -> tuple[Region, ...]:
+    """Say of some squares of an image how likely the map of `square`, (h, w), holds a lesion in them."""
+    highest = highest_likelihoods(likelihood, square, shape, squares)
+    return tuple(Region(square=part, likelihood=said) for part, said in zip(squares, highest, strict=True))
+
+
+def _looks(first: Square, closer: Sequence[Region], regions: Sequence[Region]) -> tuple[ReadLook, ...]:
     """Give the looks at a radiograph: the first, the closer ones, and those at its regions."""
-    read = [(first, None), *((square, None) for square in closer)]
     return tuple(
         ReadLook(
             plane=0,
-            rectangle=Rectangle(left=square.left, top=square.top, width=square.side, height=square.side),
-            likelihood=likelihood,
+            rectangle=Rectangle(
+                left=read.square.left, top=read.square.top, width=read.square.side, height=read.square.side
+            ),
+            likelihood=read.likelihood,
         )
-        for square, likelihood in [*read, *((region.square, region.likelihood) for region in regions)]
+        for read in (Region(square=first, likelihood=None), *closer, *regions)
     )

@@ -12,11 +12,15 @@ import numpy as np
 from osteoscope.inference.engine import PlaneReadings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from osteoscope.imaging.resampling import Rectangle
+
+
+LEAST_LIKELIHOOD = 1e-6
+"""Stands for none at all, whose logarithm is not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,16 @@ class ReadLook:
     plane: int
     rectangle: Rectangle
     likelihood: float | None = None
+
+
+def scores_of(likelihoods: Iterable[float | None]) -> NDArray[np.float32]:
+    """Give what is added to the gate scores of some looks, (looks,), so that each weighs in proportion to a likelihood.
+
+    The gate tells by what a look sees whether a lesion is in it, the map by where it lies in the whole too. A look of
+    no likelihood weighs by its gate alone.
+    """
+    factors = [1.0 if likelihood is None else max(likelihood, LEAST_LIKELIHOOD) for likelihood in likelihoods]
+    return np.log(factors).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +76,12 @@ class ReadImages:
     def starts(self) -> tuple[int, ...]:
         """For each image, the place of its first look among all looks."""
         return tuple(accumulate(map(len, self.looks[:-1]), initial=0))
+
+    @property
+    def regions(self) -> tuple[range, ...]:
+        """For each image, the places among all looks of those at its regions."""
+        counts = zip(self.starts, self.looks, self.first_looks, self.closer_looks, strict=True)
+        return tuple(range(start + first + closer, start + len(looks)) for start, looks, first, closer in counts)
 
     @property
     def speaking(self) -> tuple[tuple[int, ...], ...]:

@@ -43,7 +43,9 @@ class PlaneRead(_Part):
     """Share in the decision, mean over the members; over all planes of a study the shares sum to 1. A look at a whole
     radiograph has none where parts of it are read more closely."""
     likelihood: Share | None
-    """Of a lesion in a region in which one was found; null for anything but such a region."""
+    """Of a lesion in what was read, where parts of a radiograph are read more closely; null for anything else."""
+    region: bool
+    """Whether it is a region of a radiograph in which a lesion was found."""
 
 
 class ImageRead(_Part):

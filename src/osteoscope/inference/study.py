@@ -81,7 +81,9 @@ class ExplainedPlane:
     weight
         Share in the decision, mean over the members.
     likelihood
-        Of a lesion, 0..1, in a region of a radiograph in which one was found; None for anything else.
+        Of a lesion in what was read, 0..1, where a radiograph is searched; None for anything else.
+    region
+        Whether it is a region of a radiograph in which a lesion was found.
     evidence
         ``(classes, h, w)`` in units of the logit, of cells that divide the rectangle evenly.
     """
@@ -90,6 +92,7 @@ class ExplainedPlane:
     rectangle: Rectangle
     weight: float
     likelihood: float | None
+    region: bool
     evidence: NDArray[np.float32]
 
 
@@ -341,12 +344,15 @@ def _judged(
                     rectangle=look.rectangle,
                     weight=float(judged.weights[place]),
                     likelihood=look.likelihood,
+                    region=place in regions,
                     evidence=judged.evidence[place],
                 )
                 for place, look in enumerate(looks, start)
             ),
             plan=plan,
         )
-        for image, (_, plan), looks, start in zip(used, read, together.looks, together.starts, strict=True)
+        for image, (_, plan), looks, start, regions in zip(
+            used, read, together.looks, together.starts, together.regions, strict=True
+        )
     )
     return judged, images

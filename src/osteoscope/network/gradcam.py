@@ -74,11 +74,12 @@ def hires_cam(
 
 
 def difference_through_weights(
-    network: TumourNetwork, planes: Tensor, *, target: int, covariates: Tensor | None = None
+    network: TumourNetwork, planes: Tensor, *, scores: Tensor, target: int, covariates: Tensor | None = None
 ) -> float:
     """Measure what the closed form leaves out: the way of map A through the planes' weights.
 
-    Parameters are those of `grad_cam`; `planes` holds two or more, since the weight of one plane alone is always 1.
+    Parameters are those of `grad_cam`; `planes` holds two or more, since the weight of one plane alone is always 1, and
+    `scores`, (planes,), is added to their gate scores.
 
     Returns
     -------
@@ -93,7 +94,7 @@ def difference_through_weights(
         # What lies before map A has no part in it: from there on the network is small, however many planes there are.
         with torch.enable_grad():
             vectors = maps.requires_grad_().mean(dim=(-2, -1))
-            judged = network.head(network.encoder.gate(vectors), vectors, membership, covariates)
+            judged = network.head(network.encoder.gate(vectors) + scores, vectors, membership, covariates)
             (gradient,) = torch.autograd.grad(judged.logits[0, target] - judged.logits[0].mean(), maps)
         maps = maps.detach()
         closed = network.class_maps(maps)[:, target] * judged.weights[0, :, None, None]

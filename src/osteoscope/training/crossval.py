@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from osteoscope.evaluation.metrics import overall_auc
 from osteoscope.inference.engine import Member, MemberEngine
 from osteoscope.inference.predict import predict_case, prepare_case, two_planes
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase
+from osteoscope.inference.reading import scores_of
 from osteoscope.network.classifier import TumourNetwork
 from osteoscope.network.gradcam import difference_through_weights
 from osteoscope.storage import write_bytes, write_json
@@ -26,7 +28,7 @@ from osteoscope.training.checkpoint import remove_checkpoints
 from osteoscope.training.clinical import add_covariates
 from osteoscope.training.epochs import first_weights
 from osteoscope.training.export import export_member, member_is_whole
-from osteoscope.training.fit import FitPlan, fit
+from osteoscope.training.fit import CLOSER_FOLDER, FitPlan, fit
 from osteoscope.training.mixed import load_mixed
 from osteoscope.training.planes import load_cases
 from osteoscope.training.run_folder import read_run
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from osteoscope.cohort.split import Folds
     from osteoscope.cohort.table import Case
     from osteoscope.config import Config, PreparationConfig
+    from osteoscope.inference.predict import Prepared
+    from osteoscope.inference.prediction import ImagePrediction
     from osteoscope.training.planes import CaseStore
     from osteoscope.training.rehearsal import Rehearsal
     from osteoscope.training.weights import Start
@@ -174,6 +178,7 @@ def run_folds(
             _do_fold(part, cases, store, config, start=start, rehearsal=rehearsal, fabric=fabric, watcher=watcher)
         # A kill may have come between a fold's outcome and the removal of its checkpoints.
         remove_checkpoints(part.folder)
+        shutil.rmtree(part.folder / CLOSER_FOLDER, ignore_errors=True)
         outcomes.append(read_outcome(part.folder))
         if not part.is_final:
             watcher.fold_done(outcomes[-1])
@@ -332,7 +337,7 @@ def _do_fold(
     prepared = [prepare_case(case, config.preparation) for case in testing]
     explained = [predict_case(case, planes, [member]) for case, planes in zip(testing, prepared, strict=True)]
     differences = [
-        _difference(network, images.speaking_planes(said.prediction.images), member.covariates(case))
+        _difference(network, images, said.prediction.images, member.covariates(case))
         for case, images, said in zip(testing, prepared, explained, strict=True)
         if sum(len(image.speaking) for image in said.prediction.images) > 1
     ]
@@ -355,11 +360,17 @@ def _build(config: Config, *, classes: int, covariates: int, channels: int, stre
         )
 
 
-def _difference(network: TumourNetwork, planes: NDArray[np.float32], covariates: NDArray[np.float32] | None) -> float:
-    """Measure, for a patient of several planes, what the closed form leaves out for the last class."""
+def _difference(
+    network: TumourNetwork,
+    prepared: Prepared,
+    images: Sequence[ImagePrediction],
+    covariates: NDArray[np.float32] | None,
+) -> float:
+    """Measure, for a patient of several looks that speak, what the closed form leaves out for the last class."""
     return difference_through_weights(
         network,
-        torch.from_numpy(planes),
+        torch.from_numpy(prepared.speaking_planes(images)),
+        scores=torch.from_numpy(scores_of(look.likelihood for image in images for look in image.speaking)),
         target=network.head.linear.out_features - 1,
         covariates=None if covariates is None else torch.from_numpy(covariates)[None],
     )

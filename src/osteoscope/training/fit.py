@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from osteoscope.training.questions import question_loss
 from osteoscope.training.rehearsal import beside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from osteoscope.training.planes import CaseStore, PlaneStore
     from osteoscope.training.questions import Answers, QuestionHeads, QuestionLogits
     from osteoscope.training.rehearsal import Rehearsal
+
+
+CLOSER_FOLDER = "closer"
+"""Where, in a fit's folder, the checkpoints of its epochs on squares lie."""
 
 
 class EpochWatcher(Protocol):
@@ -58,6 +62,18 @@ class FitPlan:
     """What is learnt from beside the cases; None where nothing is."""
     checkpoint_every: int = 5
     """Epochs between two checkpoints."""
+
+    def closer(self) -> FitPlan | None:
+        """Plan what follows: the classes alone, told apart by squares that hold a lesion; None where nothing does.
+
+        An image without an annotated lesion is still seen whole.
+        """
+        settings = self.settings
+        if not settings.closer_epochs:
+            return None
+        squares = settings.augmentation.model_copy(update={"whole": 0.0})
+        changed = {"epochs": settings.closer_epochs, "closer_epochs": 0, "augmentation": squares}
+        return replace(self, settings=settings.model_copy(update=changed), rehearsal=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +130,9 @@ def fit(
     images what is none (`presence_loss`). Of a volume the class is learnt from the planes that show the lesion, and
     from the others what is none; of several modalities, from all of them in one bag. With a rehearsal, auxiliary
     images lie beside the cases in every step, every look but those elsewhere is judged by itself, and the classes are
-    kinds among their kinds. No labelled patient outside of `plan.cases` is looked at; nothing is selected by results.
+    kinds among their kinds. Where `closer_epochs` says so, it then goes on from the averaged weights with squares that
+    hold a lesion alone (`FitPlan.closer`). No labelled patient outside of `plan.cases` is looked at; nothing is
+    selected by results.
 
     Parameters
     ----------
@@ -140,16 +158,37 @@ def fit(
         For each epoch its loss, last learning rate, training AUC (None for more than two classes or one class),
         seconds, and those of them that the network took (on a GPU: that its work took to be queued).
     """
+    closer = plan.closer()
+    parts = [(plan, folder)] if closer is None else [(plan, folder), (closer, folder / CLOSER_FOLDER)]
+    epochs = sum(part.settings.epochs for part, _ in parts)
+    history: list[dict[str, Any]] = []
+    for part, lies_in in parts:
+        before = len(history)
+
+        def tell(done: int, record: dict[str, Any], before: int = before) -> None:
+            watcher(epoch=before + done, epochs=epochs, loss=record["loss"], training_auc=record["training_auc"])
+
+        records = _fit_part(network, part, fabric=fabric, folder=lies_in, watcher=tell)
+        history += [{**record, "epoch": before + record["epoch"]} for record in records]
+    return history
+
+
+def _fit_part(
+    network: TumourNetwork,
+    plan: FitPlan,
+    *,
+    fabric: Fabric,
+    folder: Path,
+    watcher: Callable[[int, dict[str, Any]], None],
+) -> list[dict[str, Any]]:
+    """Fit the network by one schedule, and give it the averaged weights."""
     fitter = _Fitter(network, plan, fabric)
-    epochs = plan.settings.epochs
     history = run_epochs(
         fitter.descent.state(folder),
         fitter.epoch,
-        epochs=epochs,
+        epochs=plan.settings.epochs,
         checkpoint_every=plan.checkpoint_every,
-        watcher=lambda done, record: watcher(
-            epoch=done, epochs=epochs, loss=record["loss"], training_auc=record["training_auc"]
-        ),
+        watcher=watcher,
     )
     learnt: _Pupil = fitter.descent.average.module  # type: ignore[assignment]
     network.load_state_dict(learnt.network.state_dict())

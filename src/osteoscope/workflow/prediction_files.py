@@ -214,6 +214,7 @@ def _image_read(image: ExplainedImage, *, evidence: dict[str, str]) -> ImageRead
                 ),
                 weight=plane.weight,
                 likelihood=plane.likelihood,
+                region=plane.region,
             )
             for plane in image.planes
         ),
@@ -327,7 +328,7 @@ def _strongest(planes: list[_Shown], chosen: int) -> list[_Shown]:
 
 def _drawn(shown: _Shown, chosen: int, scale: float) -> Picture:
     squares = shown.squares()
-    found = [square for square, look in zip(squares, shown.looks, strict=True) if look.likelihood is not None]
+    found = [square for square, look in zip(squares, shown.looks, strict=True) if look.region]
     picture = overlay_picture(shown.pixels(), shown.evidence()[chosen], scale=scale, square=squares[0], found=found)
     image = shown.image.used.image
     sides = sides_of(image.volume.geometry)
