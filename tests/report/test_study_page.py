@@ -227,6 +227,15 @@ def test_what_was_learnt_beside_the_cases_is_told_with_what_was_learnt_before_or
     assert "Fingerprint" not in of_alone
 
 
+def test_where_another_thing_is_learnt_from_some_epoch_on_the_curves_say_so(
+    study: StudyContent, read_page: Callable[[str], Any]
+) -> None:
+    assert "From epoch" not in read_page(study_html(study)).text
+    settings = {**study.settings, "training.epochs": 9, "training.closer_epochs": 16}
+    text = read_page(study_html(dataclasses.replace(study, settings=settings))).text
+    assert "From epoch 10 on, the classes alone are learnt, from squares that hold a lesion" in text
+
+
 def regions_row(html: str) -> str | None:
     """Cut out the figures of the regions, if the page has any."""
     found = re.search(r'id="table-regions".*?<tbody>(.*?)</tbody>', html, re.DOTALL)
