@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from osteoscope.imaging.resampling import Rectangle
 
 
-LEAST_LIKELIHOOD = 1e-6
+_LEAST = 1e-6
 """Stands for none at all, whose logarithm is not finite."""
 
 
@@ -38,7 +38,7 @@ def scores_of(likelihoods: Iterable[float | None]) -> NDArray[np.float32]:
     The gate tells by what a look sees whether a lesion is in it, the map by where it lies in the whole too. A look of
     no likelihood weighs by its gate alone.
     """
-    factors = [1.0 if likelihood is None else max(likelihood, LEAST_LIKELIHOOD) for likelihood in likelihoods]
+    factors = [1.0 if likelihood is None else max(likelihood, _LEAST) for likelihood in likelihoods]
     return np.log(factors).astype(np.float32)
 
 
