@@ -94,12 +94,8 @@ def highest_likelihoods(
 
     Parameters
     ----------
-    likelihood
-        (h, w), 0..1, of the places of `square`.
-    square
-        The part of the image that the map covers; it may reach beyond the image.
-    shape
-        (rows, columns) of the image.
+    likelihood, square, shape
+        As of `find_regions`.
     parts
         Of the image.
     """
