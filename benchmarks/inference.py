@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osteoscope.inference.runtimes import cores, runtimes_here
+from osteoscope.inference.runtimes import runtimes_here
+from osteoscope.processes import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,6 +18,7 @@ SOURCE = Path(osteoscope.__file__).parent
 LAYERS = (
     "errors",
     "storage",
+    "processes",
     "config",
     "evaluation",
     "imaging",

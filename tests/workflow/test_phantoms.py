@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
-import os
 import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +17,7 @@ from osteoscope.cli.main import app
 from osteoscope.errors import ConfigError, RunError, StorageError
 from osteoscope.phantom.patients import draw_patients
 from osteoscope.phantom.truth import read_truth
+from osteoscope.processes import cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,7 +135,7 @@ def test_an_interruption_leaves_whole_patients_and_the_same_call_goes_on(four: P
     assert contents(tmp_path / "cut") == contents(four)
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor makes them without a second process")
+@pytest.mark.skipif(cores() < 2, reason="one core makes them without a second process")
 def test_a_process_that_is_ended_from_outside_is_told_and_loses_nothing(tmp_path: Path) -> None:
     def end(done: int, _total: int) -> None:
         if done == 1:

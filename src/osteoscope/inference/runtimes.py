@@ -8,7 +8,6 @@ are fewer planes than that takes, the cores share each plane instead.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -20,6 +19,7 @@ import onnxruntime
 
 from osteoscope.bundle.format import PLANES_OUTPUTS
 from osteoscope.errors import BundleError, ConfigError
+from osteoscope.processes import cores
 from osteoscope.storage import cache_folder
 
 if TYPE_CHECKING:
@@ -58,11 +58,6 @@ class Runtime(Protocol):
 
     def run(self, planes: NDArray[np.float32]) -> Outputs:
         """Compute the outputs of planes, (planes, channels, size, size); may be called by several threads."""
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def runtimes_here() -> tuple[RuntimeName, ...]:

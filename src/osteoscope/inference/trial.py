@@ -15,7 +15,8 @@ import numpy as np
 import onnxruntime
 
 from osteoscope.errors import BundleError, StorageError
-from osteoscope.inference.runtimes import Runtime, RuntimeName, cores, load_runtime, runtimes_here
+from osteoscope.inference.runtimes import Runtime, RuntimeName, load_runtime, runtimes_here
+from osteoscope.processes import cores
 from osteoscope.storage import cache_folder, sha256_of_text, write_json
 
 if TYPE_CHECKING:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from osteoscope import __version__
 from osteoscope.errors import ConfigError, RunError, StorageError, require
+from osteoscope.processes import begin_process, cores, spawning
 from osteoscope.storage import LOCK, folder_locked, write_json, write_text
 
 if TYPE_CHECKING:
@@ -122,7 +119,7 @@ def make_phantoms(
     planes, pixels
         Slices of a CT, and rows and columns of a slice.
     processes
-        How many render at a time; as many as there are processors, and at most 8, where left out.
+        How many render at a time; as many as there are cores, and at most 8, where left out.
     progress
         Is told how many of how many patients are there.
 
@@ -277,14 +274,13 @@ def _write_missing(
 ) -> None:
     from osteoscope.phantom.write import write_patient
 
-    processors = os.cpu_count() or 1
-    several = min(processors, processes or _MOST_PROCESSES, len(missing))
+    several = min(cores(), processes or _MOST_PROCESSES, len(missing))
     if several <= 1:
         for one in missing:
             write_patient(one, output, shape=recipe.shape)
             count()
         return
-    with ProcessPoolExecutor(several, multiprocessing.get_context("spawn"), _begin_process) as pool:
+    with ProcessPoolExecutor(several, spawning(), begin_process) as pool:
         try:
             for done in as_completed([pool.submit(write_patient, one, output, shape=recipe.shape) for one in missing]):
                 done.result()
@@ -294,19 +290,6 @@ def _write_missing(
             raise RunError(reason, path=output, remedy="run the same command again with fewer --processes") from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _begin_process() -> None:
-    """Leave an interruption to the process that started this one, and end when that one is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
-
-
-def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
 
 
 def _labels(drawn: Sequence[Patient]) -> str:

@@ -7,9 +7,6 @@ it gives back is small: no more than a few batches are ever held.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import signal
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +22,7 @@ from osteoscope.imaging.headers import scan
 from osteoscope.imaging.opened import Stamp, opened, stamp_of
 from osteoscope.imaging.refusal import Refusal, RefusalCode, RefusedImageError
 from osteoscope.imaging.signature import START, kind_of
+from osteoscope.processes import begin_process, cores, spawning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -136,9 +134,7 @@ def in_processes(
     if jobs == 1 or len(first) < worth:
         yield from map(work, chain(first, waiting))
         return
-    # Spawned, since a process that has threads must not be forked.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts_alone) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=spawning(), initializer=begin_process) as pool:
         try:
             pending: deque[Future[Done]] = deque()
             for task in chain(first, waiting):
@@ -156,12 +152,7 @@ def in_processes(
 
 def default_jobs() -> int:
     """As many processes as may run at once, at most eight, since a disk serves no more."""
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
-
-
-def _leave_interrupts_alone() -> None:
-    """Let the parent decide what an interrupt does: a terminal sends it to all."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return min(cores(), 8)
 
 
 def read_batch(batch: tuple[Path, tuple[ToRead, ...]]) -> list[Read]:

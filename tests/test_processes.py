@@ -1,0 +1,58 @@
+"""A process beside another leaves interruptions to it, and is gone soon after it, however that ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from osteoscope.processes import cores
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Starts a process that waits for long, says which one it is, and waits itself.
+DRIVER = """
+import sys, time
+from osteoscope.processes import begin_process, spawning
+
+def wait():
+    begin_process()
+    print(__import__("os").getpid(), flush=True)
+    time.sleep(300)
+
+if __name__ == "__main__":
+    spawning().Process(target=wait).start()
+    time.sleep(300)
+"""
+
+
+def there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_it_outlives_an_interruption_and_not_the_process_that_started_it(tmp_path: Path) -> None:
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER)
+    with subprocess.Popen([sys.executable, driver], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        second = int(first.stdout.readline())
+        os.kill(second, signal.SIGINT)
+        time.sleep(0.3)
+        assert there(second)
+        first.kill()
+    until = time.monotonic() + 20
+    while there(second) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not there(second)
+
+
+def test_there_is_a_core_to_run_on() -> None:
+    assert 1 <= cores() <= (os.cpu_count() or 1)
