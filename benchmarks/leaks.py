@@ -43,12 +43,13 @@ from osteoscope.evaluation.intervals import bootstrap_figure, group_patients, we
 from osteoscope.evaluation.metrics import auc_draws, auc_score
 from osteoscope.training.crossval import run_folds
 from osteoscope.training.device import choose_device, deterministic
+from osteoscope.training.fold import Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from osteoscope.cohort.table import Case
-    from osteoscope.training.crossval import FoldOutcome
+    from osteoscope.training.fold import FoldOutcome
 
 CLASSES = ("osteosarcoma", "giant cell tumor")
 ARMS = {
@@ -69,16 +70,16 @@ class Quiet:
     def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
         """Nothing to note."""
 
-    def fold_started(self, *, number: int, folds: int) -> None:
+    def fits_planned(self, *, folds: int, fits: int) -> None:
         """Nothing to note."""
 
-    def final_started(self) -> None:
+    def fit_started(self, *, number: int) -> None:
         """Nothing to note."""
 
-    def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
+    def epoch_done(self, *, number: int, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
         """Nothing to note."""
 
-    def stage(self, name: str) -> None:
+    def stage(self, name: str, *, number: int | None = None) -> None:
         """Nothing to note."""
 
     def fold_done(self, outcome: FoldOutcome) -> None:
@@ -166,9 +167,8 @@ def main() -> None:
             labels = {case.patient: int(case.label or 0) for case in labelled}
             split = one_image_each(labelled) if by_image else labelled
             folds = make_folds(split, folds=config.training.folds, repeats=1, seed=options.seed, classes=CLASSES)
-            outcome = run_folds(
-                split, folds, config, start=None, folder=folder / arm, fabric=device.fabric(), watcher=Quiet(arm)
-            )
+            work = Work(cases=split, config=config, device=device)
+            outcome = run_folds(work, folds, folder=folder / arm, watcher=Quiet(arm))
             found[arm] = judged(outcome.folds, labels)
             print(f"{arm}: AUC by image {found[arm]['value']:.3f}", flush=True)
     print(

@@ -15,7 +15,7 @@ from osteoscope.imaging.prepare import Lesion
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from osteoscope.training.crossval import FoldOutcome
+    from osteoscope.training.fold import FoldOutcome
 
 CLASSES = ("osteosarcoma", "giant cell tumor")
 SIDE = 96
@@ -104,23 +104,28 @@ class Silent:
 
     def __init__(self) -> None:
         self.folds_done = 0
+        self.planned = (0, 0)
+        self.started: list[int] = []
+        self.stages: list[tuple[int | None, str]] = []
         self.epochs: list[int] = []
+        self.epochs_of: dict[int, list[int]] = {}
         self.auxiliary_epochs: list[int] = []
 
     def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
         self.auxiliary_epochs.append(epoch)
 
-    def fold_started(self, *, number: int, folds: int) -> None:
-        """Nothing to keep."""
+    def fits_planned(self, *, folds: int, fits: int) -> None:
+        self.planned = (folds, fits)
 
-    def final_started(self) -> None:
-        """Nothing to keep."""
+    def fit_started(self, *, number: int) -> None:
+        self.started.append(number)
 
-    def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
+    def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None, number: int = 0) -> None:
         self.epochs.append(epoch)
+        self.epochs_of.setdefault(number, []).append(epoch)
 
-    def stage(self, name: str) -> None:
-        """Nothing to keep."""
+    def stage(self, name: str, *, number: int | None = None) -> None:
+        self.stages.append((number, name))
 
     def fold_done(self, outcome: FoldOutcome) -> None:
         self.folds_done += 1

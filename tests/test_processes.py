@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from concurrent.futures import ProcessPoolExecutor
+from copy import copy
+from pathlib import Path
 
-from osteoscope.processes import cores
+import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from osteoscope.errors import MissingExtraError, OsteoscopeError, RunError
+from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
+from osteoscope.processes import begin_process, cores, spawning
 
 # Starts a process that waits for long, says which one it is, and waits itself.
 DRIVER = """
@@ -52,6 +55,23 @@ def test_it_outlives_an_interruption_and_not_the_process_that_started_it(tmp_pat
     while there(second) and time.monotonic() < until:
         time.sleep(0.05)
     assert not there(second)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RunError("is busy", path=Path("run"), remedy="wait for it"),
+        MissingExtraError("torch", "train"),
+        RefusedImageError(RefusalCode.DAMAGED, "ends too early", path="a.dcm"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_fault_comes_back_from_a_process_as_it_was(fault: OsteoscopeError) -> None:
+    with ProcessPoolExecutor(1, spawning(), begin_process) as pool:
+        back = pool.submit(copy, fault).result()
+    assert type(back) is type(fault)
+    assert str(back) == str(fault)
+    assert vars(back) == vars(fault)
 
 
 def test_there_is_a_core_to_run_on() -> None:

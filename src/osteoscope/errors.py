@@ -20,7 +20,7 @@ line prints it as one line and exits with 3.
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +49,14 @@ class OsteoscopeError(Exception):
         where = f"{self.path}: " if self.path is not None else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
         return f"{where}{self.message}{remedy}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It crosses from one process to another as it is, whatever a subclass is made from.
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[OsteoscopeError], args: tuple[Any, ...]) -> OsteoscopeError:
+    return kind.__new__(kind, *args)
 
 
 class InputError(OsteoscopeError):

@@ -35,10 +35,12 @@ from osteoscope.errors import RunError, StorageError
 from osteoscope.imaging.prepare import Lesion
 from osteoscope.network.classifier import PlaneEncoder
 from osteoscope.training import augment as augment_module
-from osteoscope.training import crossval
+from osteoscope.training import fold
 from osteoscope.training.augment import apply_changes
 from osteoscope.training.auxiliary import Learnt, fingerprint_of, learn, teachers
+from osteoscope.training.crossval import run_folds
 from osteoscope.training.device import Device, deterministic
+from osteoscope.training.fold import Work
 from osteoscope.training.questions import FEWEST
 
 if TYPE_CHECKING:
@@ -500,12 +502,11 @@ def test_every_fold_starts_from_what_was_learnt(
         begun.append({name: tensor.clone() for name, tensor in network.encoder.state_dict().items()})
         raise EnoughError
 
-    monkeypatch.setattr(crossval, "fit", look)
+    monkeypatch.setattr(fold, "fit", look)
     for start in (learnt, None):
+        work = Work(cases=cases, config=TINY, device=CPU, start=start)
         with pytest.raises(EnoughError):
-            crossval.run_folds(
-                cases, folds, TINY, start=start, folder=tmp_path / "run", fabric=CPU.fabric(), watcher=Silent()
-            )
+            run_folds(work, folds, folder=tmp_path / "run", watcher=Silent())
     taught, fresh = begun
     assert set(taught) == set(expected)
     assert all(torch.equal(taught[name], expected[name]) for name in expected)

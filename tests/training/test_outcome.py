@@ -10,7 +10,7 @@ import pytest
 from osteoscope.evaluation.calibration import choose_calibration
 from osteoscope.evaluation.conformal import ConformalThresholds, Refused
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction, Look
-from osteoscope.training.crossval import FoldOutcome
+from osteoscope.training.fold import FoldOutcome
 from osteoscope.training.outcome import calibrate, oof_csv, oof_images_csv
 
 PRIOR = (0.5, 0.5)

@@ -133,10 +133,7 @@ def test_answers_that_nobody_learnt_start_alike_in_every_attempt_and_otherwise_i
     assert not torch.equal(once, fitted_in(1, "another"))
 
 
-def test_what_is_told_of_a_run_is_what_it_learns_first_and_beside(
-    images: list[Auxiliary], learnt: Learnt, rehearsal: Rehearsal
-) -> None:
-    lonely = rehearsal_of(images, None, TINY, cases=cases_of(images))
+def test_what_is_told_of_a_run_is_what_it_learns_first_and_beside(images: list[Auxiliary], learnt: Learnt) -> None:
     counted = {
         "images": 16,
         "patients": 16,
@@ -145,11 +142,11 @@ def test_what_is_told_of_a_run_is_what_it_learns_first_and_beside(
         "views": {"frontal": 8, "lateral": 8},
     }
     first = {"fingerprint": learnt.fingerprint, **counted, "minutes": learnt.minutes}
-    assert auxiliary_facts(images, learnt, rehearsal) == {**first, "beside": 2}
-    assert auxiliary_facts(images, learnt, None) == {**first, "beside": 0}
-    assert auxiliary_facts(images, None, lonely) == {**counted, "minutes": 0, "beside": 2}
+    assert auxiliary_facts(images, learnt, share=2) == {**first, "beside": 2}
+    assert auxiliary_facts(images, learnt, share=0) == {**first, "beside": 0}
+    assert auxiliary_facts(images, None, share=2) == {**counted, "minutes": 0, "beside": 2}
     with pytest.raises(ValueError, match="something that is learnt"):
-        auxiliary_facts(images, None, None)
+        auxiliary_facts(images, None, share=0)
 
 
 def fitted(

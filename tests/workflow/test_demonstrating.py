@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from osteoscope.config import Config
-    from osteoscope.training.crossval import FoldOutcome, RunWatcher
+    from osteoscope.training.crossval import RunWatcher
+    from osteoscope.training.fold import FoldOutcome
 
 
 class Noted:
@@ -26,6 +26,7 @@ class Noted:
 
     def __init__(self) -> None:
         self.counts: dict[str, tuple[int, int]] = {}
+        self.started: list[int] = []
         self.folds: list[int] = []
 
     @contextlib.contextmanager
@@ -36,23 +37,22 @@ class Noted:
         yield note
 
     @contextlib.contextmanager
-    def training(self, config: Config) -> Iterator[RunWatcher]:
-        assert config.training.folds == 3
+    def training(self) -> Iterator[RunWatcher]:
         yield self
 
     def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
         raise AssertionError("phantoms have no auxiliary images")
 
-    def fold_started(self, *, number: int, folds: int) -> None:
-        pass
+    def fits_planned(self, *, folds: int, fits: int) -> None:
+        assert (folds, fits) == (3, 4)
 
-    def final_started(self) -> None:
-        self.folds.append(len(self.folds))
+    def fit_started(self, *, number: int) -> None:
+        self.started.append(number)
 
-    def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
-        pass
+    def epoch_done(self, *, number: int, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
+        assert number in self.started
 
-    def stage(self, name: str) -> None:
+    def stage(self, name: str, *, number: int | None = None) -> None:
         pass
 
     def fold_done(self, outcome: FoldOutcome) -> None:

@@ -48,10 +48,10 @@ def die_in_rename(self, target):
 
 class Watcher:
     def auxiliary_epoch(self, **_): pass
-    def fold_started(self, **_): pass
-    def final_started(self): pass
+    def fits_planned(self, **_): pass
+    def fit_started(self, **_): pass
     def epoch_done(self, **_): pass
-    def stage(self, name): pass
+    def stage(self, name, **_): pass
     def fold_done(self, outcome):
         if where == "between-folds" and outcome.number == 0:
             die()

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from osteoscope.config import Config
     from osteoscope.training.crossval import RunWatcher
     from osteoscope.workflow import DemoSummary
 
@@ -60,9 +59,9 @@ class Watcher:
         """Show how many of how many are done."""
         return counted(what)
 
-    def training(self, config: Config) -> AbstractContextManager[RunWatcher]:
+    def training(self) -> AbstractContextManager[RunWatcher]:
         """Show how a run goes on."""
-        return watching(config)
+        return watching()
 
 
 def _lines(made: DemoSummary) -> list[str]:

@@ -81,7 +81,14 @@ def train(
     accept: Accept = None,
     because: Because = None,
     images: Annotated[Path | None, typer.Option(help="Where the cohort's images lie, if they have moved.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the processor; a run goes on with the same.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of the processor. Left out: all. As many folds, up to eight, are fitted beside each other, each in "
+            "memory of its own. A run goes on with the same.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one machine-readable summary.")] = False,
 ) -> None:
     """Cross-validate a network on a cohort, and make a bundle and a report.
@@ -105,7 +112,7 @@ def train(
         images=images,
     )
     try:
-        with watching(settings) as watcher:
+        with watching() as watcher:
             study = workflow.train(
                 cohort,
                 output,

@@ -13,15 +13,13 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from osteoscope.config import Config
-    from osteoscope.training.crossval import FoldOutcome, RunWatcher
-
-_FINAL = "all patients, for the bundle"
+    from osteoscope.training.crossval import RunWatcher
+    from osteoscope.training.fold import FoldOutcome
 
 
 @contextlib.contextmanager
-def watching(config: Config) -> Iterator[RunWatcher]:
-    """Show how a run of these settings goes on, on standard error."""
+def watching() -> Iterator[RunWatcher]:
+    """Show how a run goes on, on standard error."""
     if not sys.stderr.isatty():
         yield _LogWatcher()
         return
@@ -37,38 +35,42 @@ def watching(config: Config) -> Iterator[RunWatcher]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        settings = config.training
-        fits = settings.folds * settings.repeats + (settings.members == "one")
-        yield _BarWatcher(progress, epochs=settings.epochs, fits=fits)
+        yield _BarWatcher(progress)
 
 
-class _Auc:
-    """Mean AUC of the folds done so far; they are calibrated, and can be pooled, only at the end."""
+class _Fits:
+    """What the fits of a run are called, and how far those of the folds have come."""
 
     def __init__(self) -> None:
-        self._of_folds: list[float] = []
+        self._folds = 0
+        self._aucs: dict[int, float] = {}
 
-    def add(self, outcome: FoldOutcome) -> str:
+    def plan(self, folds: int) -> None:
+        self._folds = folds
+
+    def name(self, number: int) -> str:
+        return f"fold {number + 1} of {self._folds}" if number < self._folds else "all patients, for the bundle"
+
+    def add(self, outcome: FoldOutcome) -> None:
         auc = outcome.auc()
         if auc is not None:
-            self._of_folds.append(auc)
-        return self.text()
+            self._aucs[outcome.number] = auc
 
-    def text(self) -> str:
-        return f"{sum(self._of_folds) / len(self._of_folds):.3f}" if self._of_folds else "–"
+    def mean_auc(self) -> str:
+        """Give the mean AUC of the folds done so far; they are calibrated, and can be pooled, only at the end."""
+        return f"{sum(self._aucs.values()) / len(self._aucs):.3f}" if self._aucs else "–"
 
 
 class _BarWatcher:
     """A live bar: fold, loss, AUC, time left."""
 
-    def __init__(self, progress: Progress, *, epochs: int, fits: int) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._epochs = epochs
-        self._task = progress.add_task("preparing", total=epochs * fits)
+        self._task = progress.add_task("preparing", total=None)
         self._auxiliary: TaskID | None = None
-        self._fold = ""
-        self._number = 0
-        self._auc = _Auc()
+        self._fits = _Fits()
+        self._done: dict[int, float] = {}
+        """Of each fit that has begun, the share of its epochs that are done."""
 
     def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
         # A bar of its own, since its epochs are not those of the folds.
@@ -77,54 +79,57 @@ class _BarWatcher:
         text = f"learning from auxiliary images, epoch {epoch}/{epochs} loss {loss:.3f}"
         self._progress.update(self._auxiliary, description=text, completed=epoch)
 
-    def fold_started(self, *, number: int, folds: int) -> None:
-        self._number = number
-        self._fold = f"fold {number + 1}/{folds}"
-        self._progress.update(self._task, description=self._fold, completed=number * self._epochs)
+    def fits_planned(self, *, folds: int, fits: int) -> None:
+        self._fits.plan(folds)
+        self._progress.update(self._task, total=fits)
 
-    def final_started(self) -> None:
-        self._number += 1
-        self._fold = _FINAL
-        self._progress.update(self._task, description=self._fold, completed=self._number * self._epochs)
+    def fit_started(self, *, number: int) -> None:
+        self._show(self._fits.name(number))
 
-    def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
+    def epoch_done(self, *, number: int, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
+        self._done[number] = epoch / epochs
         training = "" if training_auc is None else f" (training {training_auc:.3f})"
-        text = f"{self._fold} epoch {epoch}/{epochs} loss {loss:.3f} AUC {self._auc.text()}{training}"
-        self._progress.update(self._task, description=text, completed=self._number * self._epochs + epoch)
+        name = self._fits.name(number)
+        self._show(f"{name} epoch {epoch}/{epochs} loss {loss:.3f} AUC {self._fits.mean_auc()}{training}")
 
-    def stage(self, name: str) -> None:
-        self._progress.update(self._task, description=f"{self._fold}: {name}")
+    def stage(self, name: str, *, number: int | None = None) -> None:
+        self._show(name if number is None else f"{self._fits.name(number)}: {name}")
 
     def fold_done(self, outcome: FoldOutcome) -> None:
-        self._auc.add(outcome)
+        self._fits.add(outcome)
+        self._done[outcome.number] = 1.0
+        self._show(f"{self._fits.name(outcome.number)} done, AUC {self._fits.mean_auc()}")
+
+    def _show(self, text: str) -> None:
+        self._progress.update(self._task, description=text, completed=sum(self._done.values()))
 
 
 class _LogWatcher:
     """A line now and then."""
 
     def __init__(self) -> None:
-        self._auc = _Auc()
-        self._fold = ""
+        self._fits = _Fits()
 
     def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
         if epoch % max(1, epochs // 10) == 0 or epoch == epochs:
             log(f"learning from auxiliary images: epoch {epoch} of {epochs}, loss {loss:.3f}")
 
-    def fold_started(self, *, number: int, folds: int) -> None:
-        self._fold = f"fold {number + 1} of {folds}"
-        log(f"{self._fold}: started")
+    def fits_planned(self, *, folds: int, fits: int) -> None:
+        del fits
+        self._fits.plan(folds)
 
-    def final_started(self) -> None:
-        self._fold = _FINAL
-        log(f"{self._fold}: started")
+    def fit_started(self, *, number: int) -> None:
+        log(f"{self._fits.name(number)}: started")
 
-    def epoch_done(self, *, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
+    def epoch_done(self, *, number: int, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
         if epoch % max(1, epochs // 5) == 0:
             training = "" if training_auc is None else f", training AUC {training_auc:.3f}"
-            log(f"{self._fold}: epoch {epoch} of {epochs}, loss {loss:.3f}{training}")
+            log(f"{self._fits.name(number)}: epoch {epoch} of {epochs}, loss {loss:.3f}{training}")
 
-    def stage(self, name: str) -> None:
-        log(name)
+    def stage(self, name: str, *, number: int | None = None) -> None:
+        log(name if number is None else f"{self._fits.name(number)}: {name}")
 
     def fold_done(self, outcome: FoldOutcome) -> None:
-        log(f"{self._fold}: done, mean AUC of the folds so far {self._auc.add(outcome)}")
+        self._fits.add(outcome)
+        name = self._fits.name(outcome.number)
+        log(f"{name}: done, mean AUC of the folds so far {self._fits.mean_auc()}")

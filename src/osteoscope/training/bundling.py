@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.table import Case, Cohort
     from osteoscope.config import Config
-    from osteoscope.training.crossval import FoldOutcome
+    from osteoscope.training.fold import FoldOutcome
     from osteoscope.training.outcome import BundleCalibration
 
 INTENDED_USE = (

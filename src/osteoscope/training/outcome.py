@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from osteoscope.inference.prediction import CasePrediction
-    from osteoscope.training.crossval import FoldOutcome
+    from osteoscope.training.fold import FoldOutcome
 
 CONFORMAL_LEVEL = 0.9
 

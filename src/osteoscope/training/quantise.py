@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from osteoscope.cohort.table import Case
     from osteoscope.config import PreparationConfig
     from osteoscope.network.classifier import TumourNetwork
-    from osteoscope.training.crossval import FoldOutcome
+    from osteoscope.training.fold import FoldOutcome
 
 LARGEST_DROP = 0.005
 """Of the out-of-fold AUC: from here on eight bits are not offered."""

@@ -126,22 +126,28 @@ def rehearsal_of(
     return Rehearsal(lessons=lessons, learnt=learnt, augmentation=augmentation, share=share, of_cases=of_cases)
 
 
-def auxiliary_facts(images: Sequence[Auxiliary], learnt: Learnt | None, rehearsal: Rehearsal | None) -> dict[str, Any]:
+def auxiliary_facts(images: Sequence[Auxiliary], learnt: Learnt | None, *, share: float) -> dict[str, Any]:
     """Say what a run learns from auxiliary images: what first, in how many minutes, and how many beside its cases.
+
+    Parameters
+    ----------
+    images
+        What `osteoscope.training.auxiliary.teachers` gave.
+    learnt
+        What was learnt from them first; None for nothing.
+    share
+        As `Rehearsal.share`; 0 where none is learnt from beside the cases.
 
     Raises
     ------
     ValueError
         If it learns nothing from them.
     """
-    if learnt is not None:
-        facts = learnt.to_json()
-    elif rehearsal is not None:
-        facts = {**facts_of(images, rehearsal.lessons.answers), "minutes": 0.0}
-    else:
+    if learnt is None and not share:
         msg = "expected something that is learnt, first or beside the cases"
         raise ValueError(msg)
-    return {**facts, "beside": 0.0 if rehearsal is None else rehearsal.share}
+    facts = {**facts_of(images, answers_of(images)), "minutes": 0.0} if learnt is None else learnt.to_json()
+    return {**facts, "beside": share}
 
 
 def beside(cases: Seen, others: Seen) -> Seen:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from osteoscope.config import Config, Covariate, Preset
+    from osteoscope.config import Covariate, Preset
     from osteoscope.training.crossval import RunWatcher
     from osteoscope.workflow.cohorts import AuditSummary
     from osteoscope.workflow.study import StudySummary
@@ -40,7 +40,7 @@ class DemoWatcher(Protocol):
     def counted(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """Show, while the context lasts, how many of how many are done."""
 
-    def training(self, config: Config) -> AbstractContextManager[RunWatcher]:
+    def training(self) -> AbstractContextManager[RunWatcher]:
         """Show, while the context lasts, how a run goes on."""
 
 
@@ -132,7 +132,7 @@ def demo(
     with watcher.counted("auditing") as progress:
         audited = audit_cohort(cohort.folder, folds=_FOLDS, progress=progress)
     config = training_config(cohort.folder, preset=preset, covariates=_COVARIATES, folds=_FOLDS, seed=seed)
-    with watcher.training(config) as run_watcher:
+    with watcher.training() as run_watcher:
         run = train(cohort.folder, output / "run", config=config, watcher=run_watcher, threads=threads)
     with watcher.counted("judging patients of the site that was held out") as progress:
         evaluation = evaluate(

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from osteoscope.config import Config, Covariate, NetworkName, Preset, RegionOfInterest, Split, TrainingConfig
     from osteoscope.evaluation.document import Predictions
     from osteoscope.report.content import Beside
-    from osteoscope.training.crossval import FoldOutcome, RunOutcome, RunWatcher
+    from osteoscope.training.crossval import RunOutcome, RunWatcher
+    from osteoscope.training.fold import FoldOutcome
     from osteoscope.training.weights import Start
 
 BUNDLE_FOLDER = "bundle"
@@ -170,7 +171,9 @@ def train(
     accept
         Kinds of the audit's findings to go on in spite of, each with the reason, which every report of the run shows.
     threads
-        Of the processor; None takes all. A run is only repeatable with the same number.
+        Of the processor; None takes all. As many folds are fitted beside each other, in processes that are started anew
+        (a script that calls this needs its ``if __name__ == "__main__":``). What folds come to does not depend on the
+        number, but what is learnt from auxiliary images before them does.
     images
         Where the cohort's images lie, if they have moved.
 
@@ -188,7 +191,8 @@ def train(
     from osteoscope.training.auxiliary import learn
     from osteoscope.training.crossval import folds_are_done, run_folds
     from osteoscope.training.device import choose_device, deterministic
-    from osteoscope.training.rehearsal import auxiliary_facts, rehearsal_of
+    from osteoscope.training.fold import Work
+    from osteoscope.training.rehearsal import auxiliary_facts
     from osteoscope.training.run_folder import claim, finish, library_versions, locked
 
     cohort = read_cohort(cohort_folder, images=images)
@@ -222,11 +226,10 @@ def train(
         claim(output, identity)
         write_text(output / "config.toml", config.to_toml())
         write_json(output / "folds.json", disjoint)
-        rehearsal = None
+        learnt = None
         with deterministic(device.threads):
             # A run whose folds are done needs what was learnt no more, should the cache have been cleared.
             if teaching and not folds_are_done(output, folds, config):
-                learnt = None
                 if config.auxiliary.looks:
                     watcher.stage(f"learning from {len(teaching)} auxiliary images")
                     start = learnt = learn(
@@ -237,18 +240,10 @@ def train(
                         watcher=watcher.auxiliary_epoch,
                         start=start,
                     )
-                rehearsal = rehearsal_of(teaching, learnt, config, cases=cases)
-                write_json(output / AUXILIARY_FACTS, auxiliary_facts(teaching, learnt, rehearsal))
-            outcome = run_folds(
-                cases,
-                folds,
-                config,
-                start=start,
-                rehearsal=rehearsal,
-                folder=output,
-                fabric=device.fabric(),
-                watcher=watcher,
-            )
+                facts = auxiliary_facts(teaching, learnt, share=config.training.rehearsal)
+                write_json(output / AUXILIARY_FACTS, facts)
+            work = Work(cases=cases, config=config, device=device, start=start, teaching=teaching, learnt=learnt)
+            outcome = run_folds(work, folds, folder=output, watcher=watcher)
         study = _RunStudy(
             cohort=cohort,
             cases={case.patient: case for case in cases},

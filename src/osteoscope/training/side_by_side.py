@@ -1,0 +1,161 @@
+"""Folds do not depend on each other: on a processor of several cores they are fitted beside each other."""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from osteoscope.errors import RunError
+from osteoscope.processes import begin_process, spawning
+from osteoscope.training.fold import Bench, FitWatcher
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from multiprocessing.connection import Connection
+
+    from osteoscope.training.fold import Part, Work
+
+MOST_PROCESSES = 8
+"""Each holds the images that are learnt from in memory of its own."""
+
+
+class PartsWatcher(FitWatcher, Protocol):
+    """Is told of fits, several of which may be under way."""
+
+    def fit_started(self, *, number: int) -> None:
+        """Take note that a fit begins."""
+
+
+def fit_parts(parts: Sequence[Part], work: Work, watcher: PartsWatcher) -> Generator[Part]:
+    """Do fits, and give each when it is done.
+
+    On an accelerator, or with one thread, they are done here, one after the other; else beside each other, in as many
+    processes as the device has threads. What is written is the same to the byte.
+
+    Parameters
+    ----------
+    parts
+        To be done.
+    work
+        What they are made from.
+    watcher
+        Is told how they go on.
+
+    Raises
+    ------
+    OsteoscopeError
+        If one of them cannot be done. Those under way are ended, and go on from their last checkpoints when they are
+        asked for again.
+    """
+    processes = min(work.device.threads, len(parts), MOST_PROCESSES) if work.device.kind == "cpu" else 1
+    if processes > 1:
+        yield from _beside_each_other(parts, work, watcher, processes)
+        return
+    bench = Bench(work)
+    for part in parts:
+        watcher.fit_started(number=part.number)
+        bench.do(part, watcher)
+        yield part
+
+
+def _beside_each_other(parts: Sequence[Part], work: Work, watcher: PartsWatcher, processes: int) -> Generator[Part]:
+    waiting, workers = deque(parts), dict[Any, _Worker]()
+    try:
+        for _ in range(processes):
+            worker = _Worker(work)
+            workers[worker.connection] = worker
+            worker.begin(waiting.popleft(), watcher)
+        while workers:
+            for connection in wait(list(workers)):
+                worker = workers[connection]
+                told = worker.hear()
+                if told is not None:
+                    getattr(watcher, told.method)(**told.facts)
+                    continue
+                yield worker.part
+                if waiting:
+                    worker.begin(waiting.popleft(), watcher)
+                else:
+                    workers.pop(connection).leave()
+    finally:
+        for worker in workers.values():
+            worker.end()
+
+
+class _Told(NamedTuple):
+    """What a worker has a watcher told."""
+
+    method: str
+    facts: dict[str, Any]
+
+
+class _Worker:
+    """A process that does one fit after the other."""
+
+    part: Part
+
+    def __init__(self, work: Work) -> None:
+        self.connection, theirs = spawning().Pipe()
+        self._process = spawning().Process(target=_serve, args=(theirs, work), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def begin(self, part: Part, watcher: PartsWatcher) -> None:
+        watcher.fit_started(number=part.number)
+        self.part = part
+        self.connection.send(part)
+
+    def hear(self) -> _Told | None:
+        """Give what the watcher is to be told; None when the fit is done."""
+        try:
+            told: _Told | Exception | None = self.connection.recv()
+        except EOFError as error:
+            raise RunError(
+                "a process that fitted a fold was ended from outside, perhaps because memory ran out",
+                path=self.part.folder,
+                remedy="run the same command again; with the same --threads it goes on where it stood",
+            ) from error
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    def leave(self) -> None:
+        """Let the process end, since there is nothing more to do."""
+        self.connection.send(None)
+        self._process.join()
+        self.connection.close()
+
+    def end(self) -> None:
+        """End the process whatever it is doing."""
+        self._process.terminate()
+        self._process.join()
+        self.connection.close()
+
+
+def _serve(connection: Connection, work: Work) -> None:
+    """Do the fits that are asked for, and tell how they go on."""
+    begin_process()
+    bench, watcher = Bench(work), _Teller(connection)
+    while (part := connection.recv()) is not None:
+        try:
+            bench.do(part, watcher)
+        except Exception as error:
+            error.add_note(f"In a process that fits folds:\n{traceback.format_exc()}")
+            connection.send(error)
+            return
+        connection.send(None)
+
+
+class _Teller:
+    """Tells the process of the run what its watcher is to be told."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def epoch_done(self, **facts: Any) -> None:
+        self._connection.send(_Told("epoch_done", facts))
+
+    def stage(self, name: str, **facts: Any) -> None:
+        self._connection.send(_Told("stage", {"name": name, **facts}))

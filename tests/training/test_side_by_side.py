@@ -1,0 +1,133 @@
+"""Folds beside each other in processes of their own: the same bytes as one after the other, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from samples import Silent
+
+from osteoscope.cohort.split import Folds, make_folds
+from osteoscope.cohort.table import cases, read_cohort
+from osteoscope.errors import ImageError, RunError
+from osteoscope.training.crossval import RunOutcome, run_folds
+from osteoscope.training.device import Device
+from osteoscope.training.fold import Work
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from osteoscope.config import Config
+
+TWO = Device(kind="cpu", name="cpu", precision="32-true", threads=2)
+# Started anew, a process takes seconds to import what it needs.
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def work(cohort_folder: Path, tiny_config: Config) -> Work:
+    settings = {"folds": 2, "members": "one", "epochs": 6, "closer_epochs": 0}
+    config = tiny_config.model_copy(update={"training": tiny_config.training.model_copy(update=settings)})
+    return Work(cases=cases(read_cohort(cohort_folder)), config=config, device=replace(TWO, threads=1))
+
+
+@pytest.fixture(scope="module")
+def folds(work: Work) -> Folds:
+    return make_folds(work.cases, folds=2, repeats=1, seed=0, classes=("a", "b"))
+
+
+@pytest.fixture(scope="module")
+def one_by_one(work: Work, folds: Folds, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one by one")
+    run_folds(work, folds, folder=folder, watcher=Silent())
+    return folder
+
+
+def written(folder: Path) -> dict[str, Any]:
+    """All that lies in a folder, but for how long it took."""
+    files: dict[str, Any] = {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+    for name in [name for name in files if name.endswith("predictions.json")]:
+        files[name] = json.loads(files[name])
+        for record in files[name]["history"]:
+            del record["seconds"], record["network_seconds"]
+    return files
+
+
+def test_what_is_written_is_the_same_and_the_watcher_is_told_of_each(
+    work: Work, folds: Folds, one_by_one: Path, tmp_path: Path
+) -> None:
+    watcher = Silent()
+    outcome = run_folds(replace(work, device=TWO), folds, folder=tmp_path, watcher=watcher)
+    expected = written(one_by_one)
+    assert {name.split("/")[0] for name in expected} == {"folds", "final"}
+    assert written(tmp_path) == expected
+    assert [one.number for one in outcome.fitted] == [0, 1, 2]
+    assert watcher.planned == (2, 3)
+    assert sorted(watcher.started) == [0, 1, 2]
+    assert watcher.epochs_of == {number: [1, 2, 3, 4, 5, 6] for number in range(3)}
+    assert sorted(watcher.stages, key=str) == [
+        (0, "exporting, and judging the patients left out"),
+        (1, "exporting, and judging the patients left out"),
+        (2, "exporting"),
+    ]
+    assert watcher.folds_done == 2
+    assert not multiprocessing.active_children()
+
+
+def test_a_fault_in_a_process_is_the_fault_of_the_run(work: Work, folds: Folds, tmp_path: Path) -> None:
+    first, *others = work.cases
+    gone = replace(first.images[0], path=tmp_path / "gone.png")
+    spoiled = [replace(first, images=(gone, *first.images[1:])), *others]
+    with pytest.raises(ImageError, match=r"gone\.png") as here:
+        run_folds(replace(work, cases=spoiled), folds, folder=tmp_path / "here", watcher=Silent())
+    with pytest.raises(ImageError) as there:
+        run_folds(replace(work, cases=spoiled, device=TWO), folds, folder=tmp_path / "there", watcher=Silent())
+    assert str(there.value) == str(here.value)
+    assert "load_cases" in there.value.__notes__[0]
+    assert not multiprocessing.active_children()
+
+
+class Ending(Silent):
+    """A watcher that ends the processes beside this one, or interrupts this one, once a fit has a checkpoint."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self._how = how
+
+    def epoch_done(self, *, epoch: int, **told: Any) -> None:
+        super().epoch_done(epoch=epoch, **told)
+        if epoch == 5:
+            if self._how == "interrupted":
+                raise KeyboardInterrupt
+            for child in multiprocessing.active_children():
+                child.kill()
+
+
+@pytest.mark.parametrize(
+    ("how", "expected", "match"),
+    [("killed", RunError, "ended from outside"), ("interrupted", KeyboardInterrupt, None)],
+    ids=["killed", "interrupted"],
+)
+def test_ended_in_the_middle_it_goes_on_to_the_same_bytes(
+    work: Work,
+    folds: Folds,
+    one_by_one: Path,
+    tmp_path: Path,
+    how: str,
+    expected: type[BaseException],
+    match: str | None,
+) -> None:
+    with pytest.raises(expected, match=match):
+        run_folds(replace(work, device=TWO), folds, folder=tmp_path, watcher=Ending(how))
+    assert not multiprocessing.active_children()
+    assert not list(tmp_path.rglob("predictions.json"))
+    assert list(tmp_path.rglob("checkpoint-00005"))
+    # With one thread now: how many there are changes nothing.
+    outcome: RunOutcome = run_folds(work, folds, folder=tmp_path, watcher=Silent())
+    assert outcome.final is not None
+    assert written(tmp_path) == written(one_by_one)
