@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SMALLEST_SPREAD = 1e-4
 
 # Added to each position's likelihood of lesion, so that a plane without any is heard as a whole.
-LEAST_LIKELIHOOD = 0.02
+FOCUS_OFFSET = 0.02
 
 
 class PlaneReading(NamedTuple):
@@ -168,7 +168,7 @@ class Focus(nn.Module):
         Tensor
             (planes, K, rows, columns), map A.
         """
-        likely = torch.sigmoid(lesions.detach())[:, None] + LEAST_LIKELIHOOD
+        likely = torch.sigmoid(lesions.detach())[:, None] + FOCUS_OFFSET
         likely = functional.avg_pool2d(likely, kernel_size=lesions.shape[-1] // activated.shape[-1])
         weights = likely / likely.mean(dim=(-2, -1), keepdim=True)
         return activated * weights
