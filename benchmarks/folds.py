@@ -32,6 +32,7 @@ from osteoscope.training.device import choose_device, deterministic
 from osteoscope.training.fit import FitPlan, fit
 from osteoscope.training.fold import Work
 from osteoscope.training.planes import load_cases
+from osteoscope.training.side_by_side import processes_for
 
 if TYPE_CHECKING:
     from osteoscope.cohort.split import Folds
@@ -65,7 +66,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     options = parser.parse_args()
     several = choose_device("auto", options.threads)
-    config = preset_config("standard", folds=max(2, several.threads))
+    processes = processes_for(several)
+    if processes < 2:
+        parser.error("this takes a processor of two cores or more, and memory for two processes")
+    config = preset_config("standard", folds=processes)
     changed = {"epochs": options.epochs, "members": "folds", "rehearsal": 0.0}
     config = config.model_copy(update={"training": config.training.model_copy(update=changed)})
     with tempfile.TemporaryDirectory() as scratch:
@@ -87,6 +91,7 @@ def main() -> None:
         json.dumps(
             {
                 "folds": config.training.folds,
+                "processes": processes,
                 "threads": several.threads,
                 "precision": several.precision,
                 "seconds_one_by_one": round(one_by_one, 1),

@@ -42,7 +42,7 @@ from osteoscope.evaluation.calibration import softmax
 from osteoscope.evaluation.intervals import bootstrap_figure, group_patients, weight_blocks
 from osteoscope.evaluation.metrics import auc_draws, auc_score
 from osteoscope.training.crossval import run_folds
-from osteoscope.training.device import choose_device, deterministic
+from osteoscope.training.device import choose_device
 from osteoscope.training.fold import Work
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def main() -> None:
     device = choose_device("auto", options.threads)
     found: dict[str, Any] = {}
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch, deterministic(device.threads):
+    with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         cases = cases_of(read_btxrd(options.archive, CLASSES)) if real else made_up_cases(folder)
         for arm, (by_image, with_shuffled_labels) in ARMS.items():

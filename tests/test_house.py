@@ -18,8 +18,8 @@ SOURCE = Path(osteoscope.__file__).parent
 LAYERS = (
     "errors",
     "storage",
-    "processes",
     "config",
+    "processes",
     "evaluation",
     "imaging",
     "cohort",

@@ -70,6 +70,18 @@ def test_a_bar_counts_the_epochs_of_all_fits(outcomes: list[FoldOutcome]) -> Non
         assert (bar.completed, bar.total) == (2.0, 3)
         assert bar.description == f"all patients, for the bundle epoch 1/2 loss 0.250 AUC {outcomes[1].auc():.3f}"
         watcher.fold_done(outcomes[0])
-        assert bar.completed == 2.5
+        assert bar.completed == 2.0
         mean = sum(filter(None, (outcome.auc() for outcome in outcomes))) / 2
         assert bar.description == f"fold 1 of 2 done, AUC {mean:.3f}"
+
+
+def test_a_bar_fills_by_what_an_earlier_attempt_left(outcomes: list[FoldOutcome]) -> None:
+    with Progress(console=Console(file=io.StringIO())) as progress:
+        watcher = _BarWatcher(progress)
+        watcher.fits_planned(folds=2, fits=1)
+        watcher.fold_done(outcomes[0])
+        watcher.fit_started(number=1)
+        watcher.epoch_done(number=1, epoch=2, epochs=2, loss=0.25, training_auc=None)
+        watcher.fold_done(outcomes[1])
+        (bar,) = progress.tasks
+        assert (bar.completed, bar.total) == (1.0, 1)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +16,11 @@ from samples import Silent
 from osteoscope.cohort.split import Folds, make_folds
 from osteoscope.cohort.table import cases, read_cohort
 from osteoscope.errors import ImageError, RunError
+from osteoscope.training import side_by_side
 from osteoscope.training.crossval import RunOutcome, run_folds
 from osteoscope.training.device import Device
 from osteoscope.training.fold import Work
+from osteoscope.training.side_by_side import _send, processes_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +95,107 @@ def test_a_fault_in_a_process_is_the_fault_of_the_run(work: Work, folds: Folds, 
     assert str(there.value) == str(here.value)
     assert "load_cases" in there.value.__notes__[0]
     assert not multiprocessing.active_children()
+
+
+# Fits folds beside each other in a process that is killed, as by `kill -9`, once one of them has a checkpoint.
+DRIVER = """
+import os, signal, sys
+from pathlib import Path
+
+from osteoscope.cohort.split import make_folds
+from osteoscope.cohort.table import cases, read_cohort
+from osteoscope.config import read_config
+from osteoscope.training.crossval import run_folds
+from osteoscope.training.device import Device
+from osteoscope.training.fold import Work
+from osteoscope.training.side_by_side import _send, processes_for
+
+class Killing:
+    def fits_planned(self, **_): pass
+    def fit_started(self, **_): pass
+    def stage(self, name, **_): pass
+    def fold_done(self, outcome): pass
+    def epoch_done(self, *, epoch, **_):
+        if epoch == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    cohort, config, run = map(Path, sys.argv[1:])
+    device = Device(kind="cpu", name="cpu", precision="32-true", threads=2)
+    work = Work(cases=cases(read_cohort(cohort)), config=read_config(config), device=device)
+    folds = make_folds(work.cases, folds=2, repeats=1, seed=0, classes=("a", "b"))
+    run_folds(work, folds, folder=run, watcher=Killing())
+"""
+
+
+def test_processes_end_with_the_one_that_started_them_and_the_run_goes_on_to_the_same_bytes(
+    work: Work, folds: Folds, one_by_one: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "driver.py").write_text(DRIVER)
+    (tmp_path / "config.toml").write_text(work.config.to_toml())
+    command: list[str | Path] = [
+        sys.executable,
+        tmp_path / "driver.py",
+        cohort_folder,
+        tmp_path / "config.toml",
+        tmp_path / "run",
+    ]
+    # What they write to ends only when none of them is there any more.
+    ended = subprocess.run(command, check=False, capture_output=True, timeout=120)
+    assert ended.returncode == -signal.SIGKILL
+    assert list((tmp_path / "run").rglob("checkpoint-00005"))
+    assert not list((tmp_path / "run").rglob("predictions.json"))
+    run_folds(work, folds, folder=tmp_path / "run", watcher=Silent())
+    assert written(tmp_path / "run") == written(one_by_one)
+
+
+class AtOnce(Silent):
+    """A watcher that ends the processes beside this one before they have heard of anything to do."""
+
+    def fit_started(self, *, number: int) -> None:
+        super().fit_started(number=number)
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+
+
+def test_a_process_that_never_began_is_told_of(work: Work, folds: Folds, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="ended from outside"):
+        run_folds(replace(work, device=TWO), folds, folder=tmp_path, watcher=AtOnce())
+    assert not multiprocessing.active_children()
+
+
+class OddError(Exception):
+    """An error that cannot be made from what it keeps."""
+
+    def __init__(self, place: int, reason: str) -> None:
+        super().__init__(f"{reason} at {place}")
+
+
+def test_an_error_that_cannot_cross_is_told_by_its_name() -> None:
+    here, there = multiprocessing.Pipe()
+    _send(there, OddError(3, "broken"), "where it was")
+    back = here.recv()
+    assert (type(back), str(back), back.__notes__) == (RuntimeError, "OddError: broken at 3", ["where it was"])
+
+
+@pytest.mark.parametrize(
+    ("device", "memory", "expected"),
+    [
+        (replace(TWO, threads=1), 64, 1),
+        (TWO, 64, 2),
+        (replace(TWO, threads=64), 256, 8),
+        (replace(TWO, threads=16), 15.5, 3),
+        (replace(TWO, threads=16), 2, 1),
+        (replace(TWO, threads=16), None, 8),
+        (replace(TWO, kind="cuda", threads=16), 256, 1),
+    ],
+)
+def test_as_many_at_once_as_there_are_threads_and_memory(
+    device: Device, memory: float | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_by_side, "memory", lambda: None if memory is None else int(memory * 2**30))
+    assert processes_for(device) == expected
 
 
 class Ending(Silent):

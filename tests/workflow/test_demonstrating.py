@@ -44,7 +44,7 @@ class Noted:
         raise AssertionError("phantoms have no auxiliary images")
 
     def fits_planned(self, *, folds: int, fits: int) -> None:
-        assert (folds, fits) == (3, 4)
+        assert (folds, fits) in {(3, 4), (3, 0)}
 
     def fit_started(self, *, number: int) -> None:
         self.started.append(number)
@@ -81,8 +81,9 @@ def test_the_demonstration_goes_from_nothing_to_pages_and_goes_on_where_it_stood
     noted = Noted()
     made = workflow.demo(tmp_path / "demo", watcher=noted, patients=20, held_out=20)
     assert noted.counts["making patients of sites A and B"] == (20, 20)
-    # Three folds, and behind them what learns from all patients.
-    assert noted.folds == [0, 1, 2, 3]
+    # Three folds, in the order in which they were done, and what learns from all patients.
+    assert sorted(noted.folds) == [0, 1, 2]
+    assert sorted(noted.started) == [0, 1, 2, 3]
 
     # The site that is judged on is the one that was not learnt from, and no patient is in both.
     with (tmp_path / "demo/site-c/labels.csv").open(encoding="utf-8", newline="") as table:

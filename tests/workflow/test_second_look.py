@@ -16,7 +16,7 @@ from samples import CLASSES, SIDE, Silent, lesion_picture
 from osteoscope import workflow
 from osteoscope.bundle.load import load_bundle
 from osteoscope.config import AuxiliaryConfig, Config, NetworkConfig, PreparationConfig, TrainingConfig, read_config
-from osteoscope.errors import ConfigError, InputError
+from osteoscope.errors import ConfigError, InputError, RunError
 from osteoscope.network.trunk import DenseTrunk
 from osteoscope.storage import sha256_of_file
 
@@ -157,6 +157,11 @@ def test_what_was_learnt_is_not_learnt_again_for_another_seed(cohort: Path, run:
     workflow.train(cohort, tmp_path / "run", config=other, watcher=watcher, threads=1)
     assert watcher.auxiliary_epochs == []
     assert read(tmp_path / "run" / "run.json")["auxiliary"] == read(run / "run.json")["auxiliary"]
+
+
+def test_another_thread_count_is_refused_where_what_is_learnt_first_depends_on_it(cohort: Path, run: Path) -> None:
+    with pytest.raises(RunError, match="threads = 1; now it is 2"):
+        workflow.train(cohort, run, config=SETTINGS, watcher=Silent(), threads=2)
 
 
 def test_the_bundle_finds_lesions_elsewhere_and_looks_where_it_is_told_to(

@@ -124,9 +124,13 @@ def test_other_settings_in_the_same_folder_are_refused(
         workflow.train(cohort_folder, run_folder, config=other, watcher=Silent(), threads=1)
 
 
-def test_another_thread_count_is_refused(run_folder: Path, cohort_folder: Path, tiny_config: Config) -> None:
-    with pytest.raises(RunError, match="threads = 1; now it is 2"):
-        workflow.train(cohort_folder, run_folder, config=tiny_config, watcher=Silent(), threads=2)
+def test_another_thread_count_changes_nothing_where_nothing_is_learnt_first(
+    run_folder: Path, cohort_folder: Path, tiny_config: Config
+) -> None:
+    before = (run_folder / "oof.csv").read_bytes()
+    workflow.train(cohort_folder, run_folder, config=tiny_config, watcher=Silent(), threads=2)
+    assert (run_folder / "oof.csv").read_bytes() == before
+    assert json.loads((run_folder / "run.json").read_text())["identity"]["threads"] == 1
 
 
 def test_a_run_of_another_version_is_refused(

@@ -85,8 +85,8 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="Of the processor. Left out: all. As many folds, up to eight, are fitted beside each other, each in "
-            "memory of its own. A run goes on with the same.",
+            help="Of the processor. Left out: all. As many folds, up to eight, are fitted beside each other, as far as "
+            "there are 4 GiB of memory for each. A run that learns from auxiliary images goes on with the same.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one machine-readable summary.")] = False,

@@ -39,7 +39,7 @@ def watching() -> Iterator[RunWatcher]:
 
 
 class _Fits:
-    """What the fits of a run are called, and how far those of the folds have come."""
+    """What the fits of a run are called, and how well the folds do."""
 
     def __init__(self) -> None:
         self._folds = 0
@@ -70,7 +70,7 @@ class _BarWatcher:
         self._auxiliary: TaskID | None = None
         self._fits = _Fits()
         self._done: dict[int, float] = {}
-        """Of each fit that has begun, the share of its epochs that are done."""
+        """Of each fit that has begun here, the share of its epochs that are done."""
 
     def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
         # A bar of its own, since its epochs are not those of the folds.
@@ -84,6 +84,7 @@ class _BarWatcher:
         self._progress.update(self._task, total=fits)
 
     def fit_started(self, *, number: int) -> None:
+        self._done[number] = 0.0
         self._show(self._fits.name(number))
 
     def epoch_done(self, *, number: int, epoch: int, epochs: int, loss: float, training_auc: float | None) -> None:
@@ -97,7 +98,6 @@ class _BarWatcher:
 
     def fold_done(self, outcome: FoldOutcome) -> None:
         self._fits.add(outcome)
-        self._done[outcome.number] = 1.0
         self._show(f"{self._fits.name(outcome.number)} done, AUC {self._fits.mean_auc()}")
 
     def _show(self, text: str) -> None:

@@ -13,7 +13,7 @@ from osteoscope.training.checkpoint import remove_checkpoints
 from osteoscope.training.fit import CLOSER_FOLDER
 from osteoscope.training.fold import FoldOutcome, Part, read_outcome
 from osteoscope.training.run_folder import read_run
-from osteoscope.training.side_by_side import PartsWatcher, fit_parts
+from osteoscope.training.side_by_side import FitsWatcher, fit_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,21 +27,21 @@ FOLDS_FOLDER = "folds"
 FINAL_FOLDER = "final"
 
 
-class RunWatcher(PartsWatcher, Protocol):
+class RunWatcher(FitsWatcher, Protocol):
     """Is told how a run goes on; for progress only, nothing is decided by it."""
 
     def auxiliary_epoch(self, *, epoch: int, epochs: int, loss: float) -> None:
         """Take note that `epoch` of `epochs` of learning from auxiliary images are done."""
 
     def fits_planned(self, *, folds: int, fits: int) -> None:
-        """Take note of how much there is to do, now or in an earlier attempt.
+        """Take note of how much there is to do.
 
         Parameters
         ----------
         folds
-            Of all repeats; their fits are numbered from 0.
+            Of all repeats; their fits are numbered from 0, and that of all patients, if there is to be one, comes next.
         fits
-            One more where one network is to learn from all patients in the end.
+            That were not done in an earlier attempt.
         """
 
     def fold_done(self, outcome: FoldOutcome) -> None:
@@ -88,8 +88,8 @@ def run_folds(work: Work, folds: Folds, *, folder: Path, watcher: RunWatcher) ->
         If an image cannot be read any more, or an output cannot be written.
     """
     parts = list(_parts(folds, work.config, folder))
-    watcher.fits_planned(folds=folds.repeats * folds.folds, fits=len(parts))
     missing = [part for part in parts if not part.is_done()]
+    watcher.fits_planned(folds=folds.repeats * folds.folds, fits=len(missing))
     there = [part for part in parts if part not in missing]
     outcomes: dict[int, FoldOutcome] = {}
     with closing(fit_parts(missing, work, watcher)) as fitted:

@@ -115,7 +115,9 @@ def export_member(
     _export(_HeadHalf(network), head_inputs, folder / HEAD_GRAPH, names, ["logits", "weights"], number)
     save_weights(network, folder / WEIGHTS)
 
-    parity = parity_of(network, MemberEngine(folder), planes=planes, covariates=covariates)
+    # No trial of the fastest here: other networks may be computing beside this one.
+    engine = MemberEngine(folder, threads=torch.get_num_threads(), runtime="onnxruntime")
+    parity = parity_of(network, engine, planes=planes, covariates=covariates)
     if not parity.worst() <= PARITY:
         raise BundleError(
             f"the exported graph differs from the network by {parity.worst():.2e}, more than {PARITY:.0e}",

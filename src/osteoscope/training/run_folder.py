@@ -52,8 +52,8 @@ def _sweep(folder: Path) -> None:
     for path in [
         *folder.glob(".*.tmp"),
         *folder.glob(".*.old"),
-        *folder.glob("folds/*/.*.tmp"),
-        *folder.glob("final/.*.tmp"),
+        *folder.glob("folds/**/.*.tmp"),
+        *folder.glob("final/**/.*.tmp"),
     ]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

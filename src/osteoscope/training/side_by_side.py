@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections import deque
+from copy import copy
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from osteoscope.errors import RunError
-from osteoscope.processes import begin_process, spawning
+from osteoscope.processes import begin_process, interruptions_held, memory, spawning
 from osteoscope.training.fold import Bench, FitWatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from multiprocessing.connection import Connection
 
+    from osteoscope.training.device import Device
     from osteoscope.training.fold import Part, Work
 
 MOST_PROCESSES = 8
-"""Each holds the images that are learnt from in memory of its own."""
+MEMORY = 4 * 2**30
+"""Bytes that the machine has for each process at least: each holds the images that are learnt from by itself."""
+
+_SECONDS_TO_LEAVE = 10
 
 
-class PartsWatcher(FitWatcher, Protocol):
+class FitsWatcher(FitWatcher, Protocol):
     """Is told of fits, several of which may be under way."""
 
     def fit_started(self, *, number: int) -> None:
         """Take note that a fit begins."""
 
 
-def fit_parts(parts: Sequence[Part], work: Work, watcher: PartsWatcher) -> Generator[Part]:
+def fit_parts(parts: Sequence[Part], work: Work, watcher: FitsWatcher) -> Generator[Part]:
     """Do fits, and give each when it is done.
 
     On an accelerator, or with one thread, they are done here, one after the other; else beside each other, in as many
-    processes as the device has threads. What is written is the same to the byte.
+    processes as the device has threads and there is memory for (`processes_for`). What is written is the same to the
+    byte.
 
     Parameters
     ----------
@@ -49,7 +56,7 @@ def fit_parts(parts: Sequence[Part], work: Work, watcher: PartsWatcher) -> Gener
         If one of them cannot be done. Those under way are ended, and go on from their last checkpoints when they are
         asked for again.
     """
-    processes = min(work.device.threads, len(parts), MOST_PROCESSES) if work.device.kind == "cpu" else 1
+    processes = min(processes_for(work.device), len(parts))
     if processes > 1:
         yield from _beside_each_other(parts, work, watcher, processes)
         return
@@ -60,7 +67,16 @@ def fit_parts(parts: Sequence[Part], work: Work, watcher: PartsWatcher) -> Gener
         yield part
 
 
-def _beside_each_other(parts: Sequence[Part], work: Work, watcher: PartsWatcher, processes: int) -> Generator[Part]:
+def processes_for(device: Device) -> int:
+    """Say how many fits a device does at once: at most `MOST_PROCESSES`, with `MEMORY` for each."""
+    if device.kind != "cpu":
+        return 1
+    there = memory()
+    fitting = MOST_PROCESSES if there is None else there // MEMORY
+    return max(1, min(device.threads, fitting, MOST_PROCESSES))
+
+
+def _beside_each_other(parts: Sequence[Part], work: Work, watcher: FitsWatcher, processes: int) -> Generator[Part]:
     waiting, workers = deque(parts), dict[Any, _Worker]()
     try:
         for _ in range(processes):
@@ -99,36 +115,45 @@ class _Worker:
     def __init__(self, work: Work) -> None:
         self.connection, theirs = spawning().Pipe()
         self._process = spawning().Process(target=_serve, args=(theirs, work), daemon=True)
-        self._process.start()
+        with interruptions_held():
+            self._process.start()
         theirs.close()
 
-    def begin(self, part: Part, watcher: PartsWatcher) -> None:
+    def begin(self, part: Part, watcher: FitsWatcher) -> None:
         watcher.fit_started(number=part.number)
         self.part = part
-        self.connection.send(part)
+        with self._still_there():
+            self.connection.send(part)
 
     def hear(self) -> _Told | None:
         """Give what the watcher is to be told; None when the fit is done."""
-        try:
+        with self._still_there():
             told: _Told | Exception | None = self.connection.recv()
-        except EOFError as error:
-            raise RunError(
-                "a process that fitted a fold was ended from outside, perhaps because memory ran out",
-                path=self.part.folder,
-                remedy="run the same command again; with the same --threads it goes on where it stood",
-            ) from error
         if isinstance(told, Exception):
             raise told
         return told
 
+    @contextlib.contextmanager
+    def _still_there(self) -> Iterator[None]:
+        try:
+            yield
+        # A process that is gone closes its end, in the middle of what it says or before it has heard all.
+        except (EOFError, OSError) as error:
+            raise RunError(
+                "a process that fitted a fold was ended from outside, perhaps because memory ran out",
+                path=self.part.folder,
+                remedy="run the same command again to go on where it stood, or with fewer --threads in a new folder",
+            ) from error
+
     def leave(self) -> None:
-        """Let the process end, since there is nothing more to do."""
-        self.connection.send(None)
-        self._process.join()
-        self.connection.close()
+        """Let the process end by itself, since there is nothing more to do."""
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+        self._process.join(_SECONDS_TO_LEAVE)
+        self.end()
 
     def end(self) -> None:
-        """End the process whatever it is doing."""
+        """End the process, whatever it is doing."""
         self._process.terminate()
         self._process.join()
         self.connection.close()
@@ -146,6 +171,18 @@ def _serve(connection: Connection, work: Work) -> None:
             connection.send(error)
             return
         connection.send(None)
+
+
+def _send(connection: Connection, error: Exception, note: str) -> None:
+    """Send an error, to be raised where the run is; one that cannot cross is sent by its name and text."""
+    error.add_note(note)
+    try:
+        copy(error)
+        connection.send(error)
+    except Exception:
+        instead = RuntimeError(f"{type(error).__name__}: {error}")
+        instead.add_note(note)
+        connection.send(instead)
 
 
 class _Teller:

@@ -210,28 +210,30 @@ def train(
         beside, slugs=cohort.slugs, patients=[case.patient for case in cases], repeats=folds.repeats
     )
     device = choose_device(settings.precision, threads)
+    # Behind the audit, since what teaches must be no picture of a case, which it finds.
+    teaching = _teachers(cohort, audited, config)
+    learns_first = bool(teaching and config.auxiliary.looks)
     identity = {
         "versions": library_versions(),
         "config": config.model_dump(mode="json"),
         "cohort_fingerprint": cohort.fingerprint(),
         "accepted": [list(one) for one in accept],
-        "threads": device.threads,
+        # What folds come to does not depend on the number.
+        "threads": device.threads if learns_first or device.kind != "cpu" else 1,
         "device": device.kind,
         "device_name": device.name,
         "precision": device.precision,
     }
-    # Only now, since what teaches must be no picture of a case, which the audit finds.
-    teaching = _teachers(cohort, audited, config)
     with locked(output):
         claim(output, identity)
         write_text(output / "config.toml", config.to_toml())
         write_json(output / "folds.json", disjoint)
         learnt = None
-        with deterministic(device.threads):
-            # A run whose folds are done needs what was learnt no more, should the cache have been cleared.
-            if teaching and not folds_are_done(output, folds, config):
-                if config.auxiliary.looks:
-                    watcher.stage(f"learning from {len(teaching)} auxiliary images")
+        # A run whose folds are done needs what was learnt no more, should the cache have been cleared.
+        if teaching and not folds_are_done(output, folds, config):
+            if learns_first:
+                watcher.stage(f"learning from {len(teaching)} auxiliary images")
+                with deterministic(device.threads):
                     start = learnt = learn(
                         teaching,
                         config,
@@ -240,10 +242,10 @@ def train(
                         watcher=watcher.auxiliary_epoch,
                         start=start,
                     )
-                facts = auxiliary_facts(teaching, learnt, share=config.training.rehearsal)
-                write_json(output / AUXILIARY_FACTS, facts)
-            work = Work(cases=cases, config=config, device=device, start=start, teaching=teaching, learnt=learnt)
-            outcome = run_folds(work, folds, folder=output, watcher=watcher)
+            facts = auxiliary_facts(teaching, learnt, share=config.training.rehearsal)
+            write_json(output / AUXILIARY_FACTS, facts)
+        work = Work(cases=cases, config=config, device=device, start=start, teaching=teaching, learnt=learnt)
+        outcome = run_folds(work, folds, folder=output, watcher=watcher)
         study = _RunStudy(
             cohort=cohort,
             cases={case.patient: case for case in cases},
