@@ -301,6 +301,9 @@ class TrainingConfig(_Settings):
     rehearsal: Annotated[float, Field(ge=0, le=16)] = 1.0
     """Auxiliary images in a step, for each image of a case: every look is then judged by itself, and the classes are
     two kinds more among the others. 0 leaves them out."""
+    closer_rehearsal: Annotated[float, Field(ge=0, le=16)] = 0.5
+    """As many of their squares in the `closer_epochs`, which teach where lesions are and nothing else, so that what was
+    learnt of lesions on parts of the body that no case shows is not forgotten there. 0 leaves them out."""
     lesion_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Weight of the loss by which the network learns where the annotated lesions are, and whether it looks at one."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,12 +17,13 @@ from osteoscope.network.classifier import TumourNetwork
 from osteoscope.training import fit as fit_module
 from osteoscope.training.auxiliary import Learnt, learn
 from osteoscope.training.device import Device, deterministic
-from osteoscope.training.fit import FitPlan, _dealt, _shares, fit
+from osteoscope.training.fit import FitPlan, _Batch, _dealt, _shares, fit
 from osteoscope.training.planes import Kind, load_cases
 from osteoscope.training.questions import question_loss
 from osteoscope.training.rehearsal import Rehearsal, auxiliary_facts, beside, rehearsal_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from osteoscope.cohort.table import Auxiliary
@@ -230,6 +231,48 @@ def test_every_look_is_judged_by_itself_among_all_kinds_and_none_that_is_elsewhe
     of_answer = likely.gather(1, torch.tensor(kinds)[shown][:, None]).mean()
     by_hand = -(0.95 * of_answer + 0.05 * likely.mean())
     assert float(history[0]["loss"]) > float(by_hand) > 0
+
+
+def test_on_squares_auxiliary_images_teach_where_lesions_are_and_nothing_else(
+    images: list[Auxiliary], rehearsal: Rehearsal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[_Batch] = []
+    batches = fit_module._batches
+
+    def noted(*args: Any) -> Iterator[_Batch]:
+        for batch in batches(*args):
+            drawn.append(batch)
+            yield batch
+
+    monkeypatch.setattr(fit_module, "_batches", noted)
+
+    def last_batch(share: float) -> _Batch:
+        """Of one epoch among all kinds and one on squares, six cases of one image each in a step."""
+        changed = {"epochs": 1, "batch_size": 6, "closer_epochs": 1, "closer_rehearsal": share}
+        settings = TINY.training.model_copy(update=changed)
+        plan = FitPlan(
+            store=store_of(images), cases=np.arange(6), classes=2, settings=settings, stream=(0, 0), rehearsal=rehearsal
+        )
+        network = TumourNetwork(TINY.network, classes=2)
+        with deterministic(1):
+            fit(network, plan, fabric=CPU.fabric(), folder=tmp_path / str(share), watcher=Silent().epoch_done)
+        assert drawn[-2].answers is not None
+        return drawn[-1]
+
+    alone, beside = last_batch(0.0), last_batch(1.5)
+    own = len(alone.seen.images)
+    for batch in (alone, beside):
+        assert batch.answers is None
+        assert len(batch.labels) == 6
+        # Each case has one look that speaks; squares elsewhere have no say.
+        assert batch.membership[:, :own].sum(dim=1).tolist() == [1] * 6
+        assert Kind.FIRST not in batch.seen.kinds.tolist()
+    # The cases' looks are the same ones, and behind them lie nine auxiliary images, or more looks at as many.
+    assert beside.seen.images[:own].tolist() == alone.seen.images.tolist()
+    others = beside.seen.kinds[own:].tolist()
+    assert others.count(Kind.REGION) == 9
+    assert beside.seen.marked.all()
+    assert not beside.membership[:, own:].any()
 
 
 def test_patients_of_rare_classes_are_dealt_out_again_far_from_themselves(images: list[Auxiliary]) -> None:

@@ -66,6 +66,8 @@ class FitPlan:
     def closer(self) -> FitPlan | None:
         """Plan what follows: the classes alone, told apart by squares that hold a lesion; None where nothing does.
 
+        Squares of auxiliary images beside them teach where lesions are, and nothing else.
+
         An image without an annotated lesion is still seen whole.
         """
         settings = self.settings
@@ -73,7 +75,8 @@ class FitPlan:
             return None
         squares = settings.augmentation.model_copy(update={"whole": 0.0})
         changed = {"epochs": settings.closer_epochs, "closer_epochs": 0, "augmentation": squares}
-        return replace(self, settings=settings.model_copy(update=changed), rehearsal=None)
+        rehearsal = None if self.rehearsal is None else self.rehearsal.closer(settings.closer_rehearsal)
+        return replace(self, settings=settings.model_copy(update=changed), rehearsal=rehearsal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,11 +205,12 @@ class _Fitter:
         self._plan = plan
         self._planes = plan.store.planes.on(fabric.device)
         self._rehearsal = None if plan.rehearsal is None else plan.rehearsal.on(fabric.device)
+        asking = None if plan.rehearsal is None or not plan.rehearsal.asked else plan.rehearsal
         with first_weights(plan.stream, part=(1,)):
-            questions = None if plan.rehearsal is None else plan.rehearsal.heads(network.encoder.map_channels)
+            questions = None if asking is None else asking.heads(network.encoder.map_channels)
         self.descent = Descent(_Pupil(network, questions), plan.settings, fabric)
         shares = _shares(plan)
-        log_prior = torch.log(shares) if plan.rehearsal is None else plan.rehearsal.log_shares(shares)
+        log_prior = torch.log(shares) if asking is None else asking.log_shares(shares)
         self._log_prior = log_prior.to(fabric.device)
 
     def epoch(self, number: int) -> dict[str, Any]:
@@ -309,7 +313,10 @@ def _batches(
             yield batch
         else:
             rehearsed = rehearsal.see(len(images), rng=others[0], generator=others[1])
-            yield _one_by_one(batch, owners, rehearsed, rehearsal, classes=plan.classes)
+            if rehearsal.asked:
+                yield _one_by_one(batch, owners, rehearsed, rehearsal, classes=plan.classes)
+            else:
+                yield _without_a_say(batch, rehearsed)
 
 
 def _one_by_one(cases: _Batch, owners: Tensor, rehearsed: Seen, rehearsal: Rehearsal, *, classes: int) -> _Batch:
@@ -321,6 +328,12 @@ def _one_by_one(cases: _Batch, owners: Tensor, rehearsed: Seen, rehearsal: Rehea
         labels=cases.labels[owners.to(device)],
         answers=rehearsal.answers(cases.seen.images, rehearsed.images, classes),
     )
+
+
+def _without_a_say(cases: _Batch, rehearsed: Seen) -> _Batch:
+    """Lay auxiliary images beside a batch of cases, in which nobody's class is judged by them."""
+    members = functional.pad(cases.membership, (0, len(rehearsed.images)))
+    return replace(cases, seen=beside(cases.seen, rehearsed), membership=members)
 
 
 def _some(images: Tensor, planes: PlaneStore, settings: TrainingConfig, rng: np.random.Generator) -> NDArray[np.int64]:

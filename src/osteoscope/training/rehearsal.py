@@ -43,6 +43,13 @@ class Rehearsal:
     """Auxiliary images in a step, for each image of a case."""
     of_cases: Answers
     """What the images of the cases are asked too, in the order of their store; their kinds are their classes."""
+    asked: bool = True
+    """Whether what is known of images is asked; otherwise auxiliary ones teach where lesions are, and nothing else."""
+
+    def closer(self, share: float) -> Rehearsal | None:
+        """Go on with squares that hold a lesion, so many for each image of a case, and ask nothing else of them."""
+        squares = self.augmentation.model_copy(update={"whole": 0.0})
+        return replace(self, share=share, asked=False, augmentation=squares) if share else None
 
     def heads(self, channels: int) -> QuestionHeads:
         """Build the answers to the questions from pooled maps of so many channels, as far as they were learnt."""
