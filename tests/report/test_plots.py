@@ -139,6 +139,17 @@ def test_a_reliability_diagram_passes_over_empty_bins() -> None:
     assert "predicted 0.50" not in svg
 
 
+@pytest.mark.parametrize(("most", "told"), [(13, "n 12 to 13 at each point"), (12, "n 12 at each point")])
+def test_where_points_are_too_near_to_be_labelled_one_line_says_how_many_they_hold(most: int, told: str) -> None:
+    crowded = [
+        {"predicted": 0.04 + 0.02 * place, "observed": 0.1, "low": 0.0, "high": 0.3, "n": most if place % 2 else 12}
+        for place in range(8)
+    ]
+    found = texts(figures.reliability_svg(crowded, name="osteosarcoma"))
+    assert told in found
+    assert not {"12", "13"} & set(found)
+
+
 def test_training_curves_average_over_the_folds_that_have_a_value() -> None:
     loss = figures.history_svg(HISTORY, quantity="loss", label="training loss")
     # Epoch 1: (0.8 + 0.6) / 2; epoch 2: only one fold is finite.

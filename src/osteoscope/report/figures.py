@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
 import re
 import textwrap
@@ -39,6 +40,8 @@ _DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2))
 _MARKERS = "osD^vP"
 _INK, _MUTED, _HAIRLINE = "#16202a", "#5b6772", "#d5dce2"
 _SIDE = 4.1
+# Of a number above a reliability diagram, as a share of its side.
+_LABEL_WIDTH = 0.08
 """Inches of a plot's width: on a phone's 350 pixels its 10-point text is then some 12 pixels high."""
 _SMALL = 2.9
 """Inches of the width of a plot that stands among several like it."""
@@ -194,9 +197,15 @@ def reliability_svg(bins: Sequence[Figure], *, name: str, index: int = 0) -> str
         colour = PALETTE[index % len(PALETTE)]
         axes.vlines(predicted, low, high, color=colour, linewidth=1.4)
         axes.plot(predicted, observed, color=colour, marker="o", markersize=5, linewidth=1, clip_on=False)
-        for one, height in zip(filled, _lanes(predicted, lanes=(1.06, 1.12, 1.18), gap=0.08), strict=True):
-            axes.text(one["predicted"], height, f"{one['n']}", ha="center", va="center", fontsize=9)
-        axes.text(-0.09, 1.06, "n", ha="right", va="center", fontsize=9, color=_MUTED)
+        heights = _lanes(predicted, lanes=(1.06, 1.12, 1.18), gap=_LABEL_WIDTH)
+        if _legible(predicted, heights, gap=_LABEL_WIDTH):
+            for one, height in zip(filled, heights, strict=True):
+                axes.text(one["predicted"], height, f"{one['n']}", ha="center", va="center", fontsize=9)
+            axes.text(-0.09, 1.06, "n", ha="right", va="center", fontsize=9, color=_MUTED)
+        else:
+            least, most = (extreme(one["n"] for one in filled) for extreme in (min, max))
+            told = f"n {least}" if least == most else f"n {least} to {most}"
+            axes.text(0, 1.06, f"{told} at each point", va="center", fontsize=9, color=_MUTED)
         spoken = "; ".join(
             f"predicted {one['predicted']:.2f}, observed {one['observed']:.2f}, n {one['n']}" for one in filled
         )
@@ -454,6 +463,12 @@ def _lanes(values: npt.NDArray[np.float64], *, lanes: Sequence[float], gap: floa
         last[lane] = value
         chosen.append(lanes[lane])
     return chosen
+
+
+def _legible(values: npt.NDArray[np.float64], lanes: Sequence[float], *, gap: float) -> bool:
+    """Tell whether no two of the sorted values that share a lane are nearer to each other than `gap`."""
+    of_lane = ([value for value, own in zip(values, lanes, strict=True) if own == lane] for lane in set(lanes))
+    return all(right - left >= gap for near in of_lane for left, right in itertools.pairwise(near))
 
 
 def _span(rows: Sequence[ForestRow]) -> tuple[float, float]:
