@@ -232,8 +232,12 @@ def test_where_another_thing_is_learnt_from_some_epoch_on_the_curves_say_so(
 ) -> None:
     assert "From epoch" not in read_page(study_html(study)).text
     settings = {**study.settings, "training.epochs": 9, "training.closer_epochs": 16}
-    text = read_page(study_html(dataclasses.replace(study, settings=settings))).text
-    assert "From epoch 10 on, the classes alone are learnt, from squares that hold a lesion" in text
+    changed = dataclasses.replace(study, settings={**settings, "training.closer_rehearsal": 0.0})
+    text = read_page(study_html(changed)).text
+    assert "From epoch 10 on, the classes alone are learnt, from squares that hold a lesion. The loss" in text
+    changed = dataclasses.replace(study, settings={**settings, "training.closer_rehearsal": 0.5})
+    text = read_page(study_html(changed)).text
+    assert "lesion; squares of auxiliary images beside them teach only where lesions are. The loss" in text
 
 
 def regions_row(html: str) -> str | None:

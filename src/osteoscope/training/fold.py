@@ -179,8 +179,9 @@ class Part:
 class Bench:
     """Does one fit after the other, on images that are read for the first of them.
 
-    On a processor a fit takes one thread: a second one hardly speeds it up, while folds beside each other do
-    (`osteoscope.training.side_by_side`), and so the bits are the same however many there are.
+    On a processor a fit takes one thread: two make it 1.4 times as fast, while two fits beside each other are done in
+    half of the time (`osteoscope.training.side_by_side`; measured by ``benchmarks/folds.py``), and so the bits are the
+    same however many there are.
     """
 
     def __init__(self, work: Work) -> None:
