@@ -20,7 +20,7 @@ from osteoscope.training import side_by_side
 from osteoscope.training.crossval import RunOutcome, run_folds
 from osteoscope.training.device import Device
 from osteoscope.training.fold import Work
-from osteoscope.training.side_by_side import _send, processes_for
+from osteoscope.training.side_by_side import _send, _serve, processes_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +108,6 @@ from osteoscope.config import read_config
 from osteoscope.training.crossval import run_folds
 from osteoscope.training.device import Device
 from osteoscope.training.fold import Work
-from osteoscope.training.side_by_side import _send, processes_for
 
 class Killing:
     def fits_planned(self, **_): pass
@@ -177,6 +176,24 @@ def test_an_error_that_cannot_cross_is_told_by_its_name() -> None:
     _send(there, OddError(3, "broken"), "where it was")
     back = here.recv()
     assert (type(back), str(back), back.__notes__) == (RuntimeError, "OddError: broken at 3", ["where it was"])
+
+
+def test_a_process_in_which_such_an_error_comes_up_tells_of_it(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Breaking:
+        def __init__(self, work: Work) -> None: ...
+
+        def do(self, part: object, watcher: object) -> None:
+            raise OddError(3, "broken")
+
+    monkeypatch.setattr(side_by_side, "Bench", Breaking)
+    # Here it is this process that serves.
+    monkeypatch.setattr(side_by_side, "begin_process", lambda: None)
+    here, there = multiprocessing.Pipe()
+    here.send("a part")
+    _serve(there, work)
+    back = here.recv()
+    assert (type(back), str(back)) == (RuntimeError, "OddError: broken at 3")
+    assert "in do" in back.__notes__[0]
 
 
 @pytest.mark.parametrize(

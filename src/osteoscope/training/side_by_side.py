@@ -167,8 +167,7 @@ def _serve(connection: Connection, work: Work) -> None:
         try:
             bench.do(part, watcher)
         except Exception as error:
-            error.add_note(f"In a process that fits folds:\n{traceback.format_exc()}")
-            connection.send(error)
+            _send(connection, error, f"In a process that fits folds:\n{traceback.format_exc()}")
             return
         connection.send(None)
 
