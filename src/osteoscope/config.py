@@ -250,6 +250,10 @@ class AugmentationConfig(_Settings):
     collimate: Annotated[float, Field(ge=0, le=1)] = 0.15
     """Share of planes with a black or white strip along one edge, as of a collimated or copied film."""
 
+    def of_squares(self) -> Self:
+        """Change planes alike, and look at no image with a known lesion as a whole."""
+        return self.model_copy(update={"whole": 0.0})
+
 
 class AuxiliaryConfig(_Settings):
     """What the network learns first, from images outside of the classes: their kinds, sites, views and outlines."""

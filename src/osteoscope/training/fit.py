@@ -73,8 +73,11 @@ class FitPlan:
         settings = self.settings
         if not settings.closer_epochs:
             return None
-        squares = settings.augmentation.model_copy(update={"whole": 0.0})
-        changed = {"epochs": settings.closer_epochs, "closer_epochs": 0, "augmentation": squares}
+        changed = {
+            "epochs": settings.closer_epochs,
+            "closer_epochs": 0,
+            "augmentation": settings.augmentation.of_squares(),
+        }
         rehearsal = None if self.rehearsal is None else self.rehearsal.closer(settings.closer_rehearsal)
         return replace(self, settings=settings.model_copy(update=changed), rehearsal=rehearsal)
 

@@ -48,7 +48,7 @@ class Rehearsal:
 
     def closer(self, share: float) -> Rehearsal | None:
         """Go on with squares that hold a lesion, so many for each image of a case, and ask nothing else of them."""
-        squares = self.augmentation.model_copy(update={"whole": 0.0})
+        squares = self.augmentation.of_squares()
         return replace(self, share=share, asked=False, augmentation=squares) if share else None
 
     def heads(self, channels: int) -> QuestionHeads:
