@@ -14,7 +14,7 @@ import pytest
 
 from osteoscope.errors import MissingExtraError, OsteoscopeError, RunError
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
-from osteoscope.processes import begin_process, cores, memory, spawning
+from osteoscope.processes import begin_process, cores, memory, readers, spawning
 
 # Starts a process that says for long which one it is, and waits itself. Interruptions come as from a terminal, to both,
 # from the very start.
@@ -81,6 +81,15 @@ def test_cores_are_those_that_the_process_may_use() -> None:
     finally:
         os.sched_setaffinity(0, before)
     assert cores() == len(before)
+
+
+def test_files_are_read_by_as_many_at_once_as_there_are_cores_but_no_more_than_eight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("osteoscope.processes.cores", lambda: 3)
+    assert readers() == 3
+    monkeypatch.setattr("osteoscope.processes.cores", lambda: 64)
+    assert readers() == 8
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="what the system says is held against Linux's own file")

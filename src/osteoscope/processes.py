@@ -26,6 +26,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def readers() -> int:
+    """Count the threads or processes that read files at once: as many as cores, at most eight for the disk's sake."""
+    return min(cores(), 8)
+
+
 def memory() -> int | None:
     """Count the bytes of memory that this machine has; None where the system does not say."""
     try:

@@ -20,7 +20,6 @@ from osteoscope.cohort.archive.labels import join_labels, read_labels
 from osteoscope.cohort.archive.making import Making, target_of
 from osteoscope.cohort.archive.notes import notes_on_archive, notes_on_choices, notes_on_joining, notes_on_outlines
 from osteoscope.cohort.archive.people import people_in
-from osteoscope.cohort.archive.reading import default_jobs
 from osteoscope.cohort.archive.rows import row_of
 from osteoscope.cohort.archive.series_table import SERIES_TABLE, Line, read_overrides, text_of
 from osteoscope.cohort.archive.stacks import files_of
@@ -28,6 +27,7 @@ from osteoscope.cohort.deidentify import Key
 from osteoscope.cohort.from_table import note_on_phantoms, notes_on_scans
 from osteoscope.cohort.table import Cohort, checked_classes, frame_of
 from osteoscope.errors import CohortError
+from osteoscope.processes import readers
 from osteoscope.storage import write_text
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def read_archive(
         If the key cannot be used, or something cannot be written.
     """
     key = Key.open(archive.key)
-    processes = jobs or default_jobs()
+    processes = jobs or readers()
     plan = _plan(archive, key, classes, wishes, processes, stages)
     table = archive.output / SERIES_TABLE
     write_text(table, text_of(Line(decision=decision) for decision in plan.decisions))

@@ -7,7 +7,6 @@ result on them is a reason to choose one procedure over another, and no external
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from osteoscope.imaging.look import look
 from osteoscope.imaging.open import open_image
 from osteoscope.imaging.picture import read_picture
 from osteoscope.imaging.scan_look import look_at_scan
+from osteoscope.processes import readers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,8 +50,6 @@ _OF_SCANS = ("noise", "grain", "fat", "soft", "bright", "plane_step", "pixel", "
 
 _STARTS = 100
 """Times that k-means starts anew."""
-
-_MOST_THREADS = 8
 
 
 def site_groups(cases: Sequence[Case], most: int = 6) -> dict[str, str]:
@@ -154,7 +152,7 @@ def _scores(cases: Sequence[Case]) -> FloatArray:
 def _patient_looks(cases: Sequence[Case]) -> FloatArray:
     """Mean features of each patient's images, those that all images have, shape (P, F)."""
     images = [image for case in cases for image in case.images]
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(readers()) as pool:
         found = list(pool.map(_features_of, images))
     names = [name for name in found[0] if all(name in one for one in found)]
     seen = np.array([[one[name] for name in names] for one in found])

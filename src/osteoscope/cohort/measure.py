@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from osteoscope.imaging.picture import is_blank, pixel_sha256, read_picture
 from osteoscope.imaging.refusal import LEFT_OUT, RefusalCode, RefusedImageError
 from osteoscope.imaging.signature import START, kind_of
 from osteoscope.imaging.values import values_of
+from osteoscope.processes import readers
 from osteoscope.storage import sha256_of_text
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Is told how many images are done, of how many."""
-
-_MOST_THREADS = 8
 
 _SCANS = ("DICOM", "NIfTI", "MetaImage", "NRRD")
 
@@ -82,7 +80,7 @@ def measure_images(
     """
     mask_of = masks or {}
     found: dict[str, Measured | ImageError] = {}
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(readers()) as pool:
         results = pool.map(lambda image: _measure(root, image, mask_of.get(image)), images)
         for image, result in zip(images, results, strict=True):
             found[image] = result

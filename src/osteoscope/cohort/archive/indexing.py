@@ -12,7 +12,6 @@ from osteoscope.cohort.archive.reading import (
     IN_A_FOLDER,
     Read,
     ToRead,
-    default_jobs,
     in_processes,
     read_batch,
 )
@@ -20,6 +19,7 @@ from osteoscope.cohort.archive.walk import walk
 from osteoscope.errors import InputError
 from osteoscope.imaging.opened import Stamp
 from osteoscope.imaging.refusal import RefusalCode
+from osteoscope.processes import readers
 
 if TYPE_CHECKING:
     import sqlite3
@@ -113,7 +113,7 @@ def update_index(
     if not root.is_dir():
         raise InputError("the archive's folder is missing", path=root, remedy="name a folder that holds DICOM files")
     update = _Update(connection, root, progress)
-    processes = jobs or default_jobs()
+    processes = jobs or readers()
     for tasks in (update.files(), update.members()):
         for batch in in_processes(read_batch, tasks, jobs=processes):
             update.keep(batch)

@@ -22,7 +22,7 @@ from osteoscope.imaging.headers import scan
 from osteoscope.imaging.opened import Stamp, opened, stamp_of
 from osteoscope.imaging.refusal import Refusal, RefusalCode, RefusedImageError
 from osteoscope.imaging.signature import START, kind_of
-from osteoscope.processes import begin_process, cores, spawning
+from osteoscope.processes import begin_process, spawning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -148,11 +148,6 @@ def in_processes(
             raise StorageError(reason, remedy="run the same command again, with --jobs 1") from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def default_jobs() -> int:
-    """As many processes as may run at once, at most eight, since a disk serves no more."""
-    return min(cores(), 8)
 
 
 def read_batch(batch: tuple[Path, tuple[ToRead, ...]]) -> list[Read]:

@@ -7,7 +7,6 @@ any hypothesis; these pairs are aligned on the descriptors, coarse and fine, and
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ import numpy as np
 
 from osteoscope.imaging.align import align, compose, resampled
 from osteoscope.imaging.look import SIDE
+from osteoscope.processes import cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,7 @@ def find_candidates(looks: Sequence[Look], others: Sequence[Look] | None = None)
     descriptors = np.stack([look.descriptor for look in everyone])
     starts = _most_alike(descriptors, None if others is None else len(looks))
     batches = [starts[first : first + _BATCH] for first in range(0, len(starts), _BATCH)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         found = [one for batch in pool.map(lambda batch: _aligned(descriptors, batch), batches) for one in batch]
     return tuple(sorted(found, key=lambda one: (-one.correlation, one.moving, one.fixed)))
 

@@ -8,7 +8,6 @@ one patient that is usual, and no finding.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,6 +22,7 @@ from osteoscope.imaging.look import look
 from osteoscope.imaging.open import open_image
 from osteoscope.imaging.picture import read_picture
 from osteoscope.imaging.scan_look import look_at_scan, scan_picture
+from osteoscope.processes import readers
 from osteoscope.storage import sha256_of_text
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ NOTEWORTHY_DETAIL = 0.9
 _BATCH = 16
 _SQUARES_HELD = 256
 _MOST_LISTED = 10
-_MOST_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +131,7 @@ def look_at(cohort: Cohort, progress: Progress | None = None) -> dict[str, Look]
     if progress is not None and looks:
         progress(len(looks), len(pictures))
     fresh: dict[str, Look] = {}
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(readers()) as pool:
         for picture, seen in zip(unseen, pool.map(_Picture.look, unseen), strict=True):
             fresh[picture.pixels] = seen
             if progress is not None:
@@ -261,7 +260,7 @@ def _verdicts(
         return judge([_pair(candidates[place], pictures, looks, squares) for place in places])
 
     batches = [open_places[first : first + _BATCH] for first in range(0, len(open_places), _BATCH)]
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(readers()) as pool:
         fresh = {
             keys[place]: verdict
             for places, verdicts in zip(batches, pool.map(judged, batches), strict=True)
