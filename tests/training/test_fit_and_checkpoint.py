@@ -222,6 +222,21 @@ def test_then_only_squares_with_a_lesion_are_seen_and_images_without_one(tmp_pat
     assert seen == [[0.25, 0.5]] * 2 + [[0.5, 0.75]] * 3
 
 
+def test_no_two_epochs_of_a_fit_change_an_image_alike_not_even_those_on_squares(tmp_path: Path) -> None:
+    store = tiny_store()
+    store.planes.regions[:], store.planes.marked[:] = NO_REGION, False
+    settings = TrainingConfig(epochs=3, closer_epochs=3, batch_size=8, views_per_patient=2)
+    recorder = Recorder()
+    plan = plan_of(store, list(range(8)), settings)
+    with deterministic(1):
+        fabric = choose_device("32-true", 1).fabric()
+        fit(cast("TumourNetwork", recorder), plan, fabric=fabric, folder=tmp_path, watcher=Silent().epoch_done)
+    # Without annotated lesions all six epochs see the same sixteen whole images, one step an epoch.
+    seen = torch.cat(recorder.encoder.seen).flatten(start_dim=1)
+    assert len(seen) == 6 * 16
+    assert len(seen.unique(dim=0)) == len(seen)
+
+
 class KilledError(Exception):
     """Stands for a kill."""
 

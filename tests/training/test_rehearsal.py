@@ -19,7 +19,7 @@ from osteoscope.training.auxiliary import Learnt, learn
 from osteoscope.training.device import Device, deterministic
 from osteoscope.training.fit import FitPlan, _Batch, _dealt, _shares, fit
 from osteoscope.training.planes import Kind, load_cases
-from osteoscope.training.questions import question_loss
+from osteoscope.training.questions import QuestionLogits, question_loss
 from osteoscope.training.rehearsal import Rehearsal, auxiliary_facts, beside, rehearsal_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.table import Auxiliary
     from osteoscope.training.planes import CaseStore
-    from osteoscope.training.questions import Answers, QuestionLogits
+    from osteoscope.training.questions import Answers
 
 TINY = Config(
     preparation=PreparationConfig(size=32, second_look=True),
@@ -201,9 +201,9 @@ def test_every_look_is_judged_by_itself_among_all_kinds_and_none_that_is_elsewhe
 ) -> None:
     asked: list[tuple[torch.Tensor, list[int], list[int]]] = []
 
-    def noted(logits: QuestionLogits, answers: Answers, looks: torch.Tensor) -> torch.Tensor:
+    def noted(logits: QuestionLogits, answers: Answers, looks: torch.Tensor, **others: Any) -> torch.Tensor:
         asked.append((logits.kinds.detach(), answers.kinds.tolist(), looks.tolist()))
-        return question_loss(logits, answers, looks)
+        return question_loss(logits, answers, looks, **others)
 
     monkeypatch.setattr(fit_module, "question_loss", noted)
     store = store_of(images)
@@ -231,6 +231,53 @@ def test_every_look_is_judged_by_itself_among_all_kinds_and_none_that_is_elsewhe
     of_answer = likely.gather(1, torch.tensor(kinds)[shown][:, None]).mean()
     by_hand = -(0.95 * of_answer + 0.05 * likely.mean())
     assert float(history[0]["loss"]) > float(by_hand) > 0
+    # What is shown beside the loss is of the cases' looks that teach the class.
+    own = next(place for place, kind in enumerate(kinds) if kind > 1)
+    scores = (logits[:own, 1] - logits[:own, 0])[shown[:own]].double()
+    labels = torch.tensor(kinds[:own])[shown[:own]]
+    above = (scores[labels == 1][:, None] > scores[labels == 0][None, :]).double().mean()
+    assert Kind.ELSEWHERE in looks[:own]
+    assert history[0]["training_auc"] == pytest.approx(float(above))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_labels_are_smoothed_as_the_settings_say_in_a_rehearsal_too(
+    smoothing: float,
+    images: list[Auxiliary],
+    rehearsal: Rehearsal,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+
+    def noted(*args: Any, **others: Any) -> torch.Tensor:
+        asked.append(others["smoothing"])
+        return question_loss(*args, **others)
+
+    monkeypatch.setattr(fit_module, "question_loss", noted)
+    settings = TINY.training.model_copy(update={"epochs": 1, "batch_size": 6, "label_smoothing": smoothing})
+    plan = FitPlan(
+        store=store_of(images), cases=np.arange(6), classes=2, settings=settings, stream=(0, 0), rehearsal=rehearsal
+    )
+    with deterministic(1):
+        network = TumourNetwork(TINY.network, classes=2)
+        fit(network, plan, fabric=CPU.fabric(), folder=tmp_path, watcher=Silent().epoch_done)
+    assert asked == [smoothing]
+
+
+def test_kinds_and_views_are_smoothed_and_body_sites_are_not(rehearsal: Rehearsal) -> None:
+    first = torch.arange(16) < 1
+    answers = rehearsal.lessons.answers.at(first)
+    one = QuestionLogits(
+        kinds=torch.tensor([[0.5, -1.0]]),
+        sites=torch.zeros(1, answers.sites.shape[1]),
+        views=torch.zeros(1, max(1, len(answers.view_names))),
+    )
+    likely = torch.log_softmax(one.kinds.double(), dim=1)[0]
+    expected = [-(1 - by) * likely[int(answers.kinds)] - by * likely.mean() for by in (0.0, 0.3)]
+    found = [question_loss(one, answers, torch.tensor([Kind.FIRST]), smoothing=by).double() for by in (0.0, 0.3)]
+    # The answers about sites and views are even, so that smoothing leaves what they cost as it is.
+    assert float(found[1] - found[0]) == pytest.approx(float(expected[1] - expected[0]), abs=1e-6)
 
 
 def test_on_squares_auxiliary_images_teach_where_lesions_are_and_nothing_else(

@@ -62,6 +62,8 @@ class FitPlan:
     """What is learnt from beside the cases; None where nothing is."""
     checkpoint_every: int = 5
     """Epochs between two checkpoints."""
+    begun: int = 0
+    """Epochs of this fit that went before by another schedule; what is drawn at random goes on behind them."""
 
     def closer(self) -> FitPlan | None:
         """Plan what follows: the classes alone, told apart by squares that hold a lesion; None where nothing does.
@@ -79,7 +81,9 @@ class FitPlan:
             "augmentation": settings.augmentation.of_squares(),
         }
         rehearsal = None if self.rehearsal is None else self.rehearsal.closer(settings.closer_rehearsal)
-        return replace(self, settings=settings.model_copy(update=changed), rehearsal=rehearsal)
+        return replace(
+            self, settings=settings.model_copy(update=changed), rehearsal=rehearsal, begun=self.begun + settings.epochs
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,8 @@ class _Batch:
     if it were all there is of a patient."""
     labels: Tensor
     """(patients,); in a rehearsal (looks at cases,)."""
+    taught: Tensor
+    """As `labels`, bool: those from which the class is learnt."""
     answers: Answers | None
     """Of what each look shows, the classes being the first kinds; None without a rehearsal."""
 
@@ -231,8 +237,8 @@ class _Fitter:
             rate = learning_rate(number * steps + place, settings.epochs * steps, settings.learning_rate)
             loss, batch_logits = self._step(batch, rate)
             losses.append(loss)
-            logits.append(batch_logits)
-            labels.append(batch.labels)
+            logits.append(batch_logits[batch.taught])
+            labels.append(batch.labels[batch.taught])
             in_network += time.perf_counter() - entered
         return {
             "epoch": number + 1,
@@ -250,12 +256,14 @@ class _Fitter:
         logits = read.logits.float()
         loss = lesion_loss(read.lesions.float(), seen.lesions, seen.marked) + presence_loss(read.presence, seen)
         loss = settings.lesion_weight * loss
+        smoothing = settings.label_smoothing
         if batch.answers is None or read.answers is None:
-            smoothing = settings.label_smoothing
             loss = loss + functional.cross_entropy(logits + self._log_prior, batch.labels, label_smoothing=smoothing)
         else:
             kinds = torch.cat([logits, read.answers.kinds.float()], dim=1) + self._log_prior
-            loss = loss + question_loss(read.answers._replace(kinds=kinds), batch.answers, seen.kinds)
+            loss = loss + question_loss(
+                read.answers._replace(kinds=kinds), batch.answers, seen.kinds, smoothing=smoothing
+            )
         self.descent.step(loss, rate)
         return loss.detach(), logits[: len(batch.labels)].detach()
 
@@ -285,8 +293,9 @@ class _Seeds(NamedTuple):
 
 
 def _seeds(plan: FitPlan, epoch: int) -> _Seeds:
-    """Derive an epoch's seeds, so that it draws the same whenever it is run."""
-    return _Seeds(*np.random.SeedSequence([*plan.stream, epoch]).generate_state(len(_Seeds._fields)).tolist())
+    """Derive an epoch's seeds, so that it draws the same whenever it is run, and no two of a fit draw alike."""
+    entropy = [*plan.stream, plan.begun + epoch]
+    return _Seeds(*np.random.SeedSequence(entropy).generate_state(len(_Seeds._fields)).tolist())
 
 
 def _batches(
@@ -310,6 +319,7 @@ def _batches(
             seen=seen,
             membership=((owners[None, :] == torch.arange(len(cases))[:, None]) & seen.speak).to(device),
             labels=plan.store.labels[cases].to(device),
+            taught=torch.ones(len(cases), dtype=torch.bool, device=device),
             answers=None,
         )
         if rehearsal is None:
@@ -329,6 +339,7 @@ def _one_by_one(cases: _Batch, owners: Tensor, rehearsed: Seen, rehearsal: Rehea
         seen=beside(cases.seen, rehearsed),
         membership=torch.eye(len(owners) + others, dtype=torch.bool, device=device),
         labels=cases.labels[owners.to(device)],
+        taught=(cases.seen.kinds != Kind.ELSEWHERE).to(device),
         answers=rehearsal.answers(cases.seen.images, rehearsed.images, classes),
     )
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 FEWEST = 8
 """A kind, site or view with fewer images than this is not asked for."""
 
-_SMOOTHING = 0.05
+LABEL_SMOOTHING = 0.05
+"""Of kinds and views, while nothing but auxiliary images is learnt from."""
+
 _SITE_WEIGHT, _VIEW_WEIGHT = 2.0, 0.2
 
 
@@ -136,7 +138,9 @@ class QuestionHeads(nn.Module):
         return QuestionLogits(kinds=self.kind(vectors), sites=self.site(vectors), views=self.view(vectors))
 
 
-def question_loss(logits: QuestionLogits, answers: Answers, looks: Tensor) -> Tensor:
+def question_loss(
+    logits: QuestionLogits, answers: Answers, looks: Tensor, *, smoothing: float = LABEL_SMOOTHING
+) -> Tensor:
     """Say how far answers are off, over what is known; 0 where nothing is.
 
     Parameters
@@ -147,13 +151,15 @@ def question_loss(logits: QuestionLogits, answers: Answers, looks: Tensor) -> Te
         Of the image that each plane shows.
     looks
         (planes,) `Kind` of each, on the CPU; what is looked at elsewhere than at the lesion is not asked.
+    smoothing
+        Of the labels of kinds and views.
     """
     device, asked = logits.kinds.device, looks != Kind.ELSEWHERE
     logits, answers = QuestionLogits(*(of_question[asked.to(device)] for of_question in logits)), answers.at(asked)
     return (
-        _one_of(logits.kinds.float(), answers.kinds.to(device))
+        _one_of(logits.kinds.float(), answers.kinds.to(device), smoothing)
         + _SITE_WEIGHT * _all_of(logits.sites.float(), answers.sites.to(device))
-        + _VIEW_WEIGHT * _one_of(logits.views.float(), answers.views.to(device))
+        + _VIEW_WEIGHT * _one_of(logits.views.float(), answers.views.to(device), smoothing)
     )
 
 
@@ -172,11 +178,11 @@ def _frequent(values: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(sorted(name for name, count in counts.items() if count >= FEWEST))
 
 
-def _one_of(logits: Tensor, answers: Tensor) -> Tensor:
+def _one_of(logits: Tensor, answers: Tensor, smoothing: float) -> Tensor:
     """Cross-entropy over what is known, 0 where nothing is."""
     if not bool((answers >= 0).any()):
         return logits.sum() * 0.0
-    return functional.cross_entropy(logits, answers, ignore_index=-1, label_smoothing=_SMOOTHING)
+    return functional.cross_entropy(logits, answers, ignore_index=-1, label_smoothing=smoothing)
 
 
 def _all_of(logits: Tensor, answers: Tensor) -> Tensor:
