@@ -14,6 +14,7 @@ from osteoscope.config import PreparationConfig
 from osteoscope.errors import ImageError, InputError
 from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Lesion
+from osteoscope.training import room
 from osteoscope.training.planes import (
     NO_REGION,
     SQUARES_ELSEWHERE,
@@ -101,7 +102,7 @@ def test_an_image_without_an_annotation_has_no_squares_and_nothing_marked(tmp_pa
     store = load_images(images, TWO_LOOKS)
     assert store.marked.tolist() == [True, False, True]
     # Behind those of the three images stand the canvases with the lesion of each and those of other parts, in their
-    # order.
+    # order; where there are fewer of other parts than there may be, their room stays free.
     alone = {place: load_images([images[place]], TWO_LOOKS) for place in (0, 2)}
     behind = 3
     for place in (0, 2):
@@ -111,7 +112,7 @@ def test_an_image_without_an_annotation_has_no_squares_and_nothing_marked(tmp_pa
         assert store.elsewhere[place].tolist() == own[SQUARES_ROUND:] + [NO_REGION] * (SQUARES_ELSEWHERE - others)
         assert torch.equal(store.canvases[own], alone[place].canvases[1:])
         assert all(bool(store.lesions[square].any()) for square in own[:SQUARES_ROUND])
-        behind += len(own)
+        behind += SQUARES_ROUND + SQUARES_ELSEWHERE
     assert store.regions[1].tolist() == [NO_REGION] * SQUARES_ROUND
     assert store.elsewhere[1].tolist() == [NO_REGION] * SQUARES_ELSEWHERE
     assert len(store.canvases) == len(store.lesions) == behind
@@ -185,6 +186,24 @@ def test_there_is_no_other_part_where_the_lesion_leaves_no_room_or_all_else_is_e
     pixels[50, 50] = 1
     small = Lesion(box=(40, 40, 60, 60))
     assert squares_elsewhere(pixels, [small], [20.0], rng) == []
+
+
+def test_what_is_too_much_for_memory_lies_on_disk_and_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [written(tmp_path / f"{n}.png", noise(96, n), Lesion(box=(30, 30, 60, 60))) for n in range(3)]
+    held = load_images(images, TWO_LOOKS)
+    monkeypatch.setenv("OSTEOSCOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(room, "MOST_IN_MEMORY", 0)
+    laid = load_images(images, TWO_LOOKS)
+    # The file has no name, so nothing is left of it.
+    assert list((tmp_path / "cache").iterdir()) == []
+    for name in ("lesions", "marked", "kinds", "regions", "elsewhere"):
+        assert torch.equal(getattr(laid, name), getattr(held, name))
+    shown = torch.cat([torch.arange(3), held.regions.flatten(), held.elsewhere[held.elsewhere != NO_REGION]])
+    assert torch.equal(laid.canvases[shown], held.canvases[shown])
+    # A device that computes gets what is drawn, and not all of it.
+    assert laid.on(torch.device("meta")).canvases.device.type == "cpu"
 
 
 def test_an_image_keeps_its_squares_beside_whatever_other_images(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from osteoscope.imaging.prepare import Square, lesion_on_plane, outline_mask, resample, square_to_read
 from osteoscope.inference.radiographs import lesions_on, read_pixels
+from osteoscope.processes import readers
 from osteoscope.training import room
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def load_cases(cases: Sequence[Case], preparation: PreparationConfig) -> CaseSto
         If an image cannot be read any more, or has changed.
     InputError
         If `preparation.roi` asks for a lesion where none is annotated.
+    StorageError
+        If the canvases have to be on disk, and there is no room for them.
     """
     owners = np.repeat(np.arange(len(cases)), [len(case.images) for case in cases])
     return CaseStore(
@@ -134,20 +137,31 @@ def load_cases(cases: Sequence[Case], preparation: PreparationConfig) -> CaseSto
 
 def load_images(images: Sequence[CaseImage], preparation: PreparationConfig) -> PlaneStore:
     """Decode and prepare images, each once; errors are those of `load_cases`."""
-    with ThreadPoolExecutor() as pool:
-        prepared = list(pool.map(lambda image: _canvases(image, preparation), images))
-    places, canvases = _Places(len(images)), [of_image.first for of_image in prepared]
-    for place, of_image in enumerate(prepared):
-        places.note(place, of_image, len(canvases))
-        canvases.extend([*of_image.regions, *of_image.elsewhere])
-    pixels, lesions = zip(*canvases, strict=True)
+    marked = np.array([bool(image.lesions) for image in images])
+    # As many as there may be. Where an image has fewer squares without the lesion, the room for them stays untouched.
+    squares = (SQUARES_ROUND + SQUARES_ELSEWHERE) * (marked & preparation.second_look)
+    behind = len(images) + np.cumsum(squares) - squares
+    canvases, lesions = room.room_for_canvases(len(images) + int(squares.sum()), 1, canvas_size(preparation.size))
+    regions = np.full((len(images), SQUARES_ROUND), NO_REGION)
+    elsewhere = np.full((len(images), SQUARES_ELSEWHERE), NO_REGION)
+
+    def lay(place: int) -> None:
+        of_image = _canvases(images[place], preparation)
+        own = behind[place] + np.arange(len(of_image.regions) + len(of_image.elsewhere))
+        regions[place, : len(of_image.regions)], rest = np.split(own, [len(of_image.regions)])
+        elsewhere[place, : len(rest)] = rest
+        for at, canvas in zip([place, *own], [of_image.first, *of_image.regions, *of_image.elsewhere], strict=True):
+            canvases[at, 0], lesions[at, 0] = canvas
+
+    with ThreadPoolExecutor(readers()) as pool:
+        list(pool.map(lay, range(len(images))))
     return PlaneStore(
-        canvases=torch.from_numpy(np.stack(pixels)[:, None]),
-        lesions=torch.from_numpy(np.stack(lesions)[:, None]),
-        marked=torch.tensor([bool(image.lesions) for image in images]),
+        canvases=torch.from_numpy(canvases),
+        lesions=torch.from_numpy(lesions),
+        marked=torch.from_numpy(marked),
         kinds=torch.full((len(images),), Kind.FIRST),
-        regions=torch.from_numpy(places.regions),
-        elsewhere=torch.from_numpy(places.elsewhere),
+        regions=torch.from_numpy(regions),
+        elsewhere=torch.from_numpy(elsewhere),
         size=preparation.size,
     )
 
@@ -165,19 +179,6 @@ class _OfImage:
     first: _Canvas
     regions: list[_Canvas]
     elsewhere: list[_Canvas]
-
-
-class _Places:
-    """Where the canvases of each image will stand behind those of the first looks."""
-
-    def __init__(self, images: int) -> None:
-        self.regions = np.full((images, SQUARES_ROUND), NO_REGION)
-        self.elsewhere = np.full((images, SQUARES_ELSEWHERE), NO_REGION)
-
-    def note(self, image: int, prepared: _OfImage, behind: int) -> None:
-        round_it, elsewhere = len(prepared.regions), len(prepared.elsewhere)
-        self.regions[image, :round_it] = behind + np.arange(round_it)
-        self.elsewhere[image, :elsewhere] = behind + round_it + np.arange(elsewhere)
 
 
 def _canvases(image: CaseImage, preparation: PreparationConfig) -> _OfImage:

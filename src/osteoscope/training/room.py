@@ -20,8 +20,9 @@ from osteoscope.storage import cache_folder, storage_error
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_IN_MEMORY = 4 * 2**30
-"""Bytes of canvases that are held in memory, and on the device that computes; more are laid on disk."""
+MOST_IN_MEMORY = 2**31
+"""Bytes of canvases that are held in memory, and on the device that computes; more are laid on disk. It is half of what
+`osteoscope.training.side_by_side` wants for each process that fits, which the network needs, too."""
 
 
 def room_for_canvases(planes: int, channels: int, side: int) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
