@@ -156,5 +156,7 @@ def test_a_layer_that_does_not_exist_is_named(network: TumourNetwork) -> None:
 
 
 def test_a_layer_without_a_map_is_refused(network: TumourNetwork) -> None:
-    with pytest.raises(ValueError, match="gives no map"):
-        grad_cam(network, torch.rand(1, 1, 64, 64), layer="encoder.gate", target=0)
+    # A vector, several maps, and several things at once.
+    for layer in ("encoder.gate", "encoder.trunk", "encoder"):
+        with pytest.raises(ValueError, match=f"layer '{layer}' gives no map"):
+            grad_cam(network, torch.rand(1, 1, 64, 64), layer=layer, target=0)

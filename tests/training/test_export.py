@@ -14,7 +14,7 @@ from osteoscope.errors import BundleError
 from osteoscope.inference.engine import MemberEngine, PlaneReadings
 from osteoscope.network.classifier import TumourNetwork
 from osteoscope.training import export
-from osteoscope.training.export import export_member, member_is_whole
+from osteoscope.training.export import Parity, export_member, member_is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -91,6 +91,13 @@ def test_a_graph_that_says_something_else_is_refused(
     monkeypatch.setattr(export, "MemberEngine", Astray)
     with pytest.raises(BundleError, match="differs from the network"):
         export_member(network, tmp_path, planes=PLANES, covariates=None)
+
+
+@pytest.mark.parametrize("output", ["scores", "vectors", "maps", "lesions", "logits", "weights"])
+def test_an_output_that_is_no_number_is_the_worst_of_all(output: str) -> None:
+    found = {"scores": 0.0, "vectors": 0.0, "maps": 2e-5, "lesions": 0.0, "logits": 1e-6, "weights": 0.0}
+    assert Parity(**found).worst() == 2e-5
+    assert np.isnan(Parity(**{**found, output: np.nan}).worst())
 
 
 def test_a_folder_that_lacks_a_file_is_no_member(tmp_path: Path) -> None:

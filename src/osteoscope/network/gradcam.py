@@ -111,7 +111,7 @@ def _activation_and_gradient(
     with _as_in_prediction(network), _recorded(network, layer) as outputs, torch.enable_grad():
         # Asking for the gradient of the input makes the graph reach every layer, frozen or not.
         logits = network(planes.detach().requires_grad_(), membership, covariates).logits[0]
-        if not outputs or outputs[-1].ndim != 4:
+        if not outputs or not isinstance(outputs[-1], torch.Tensor) or outputs[-1].ndim != 4:
             msg = f"layer {layer!r} gives no map of (planes, channels, rows, columns)"
             raise ValueError(msg)
         activation = outputs[-1]

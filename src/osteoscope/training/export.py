@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,8 +71,8 @@ class Parity:
     weights: float
 
     def worst(self) -> float:
-        """Take the largest of all."""
-        return max(self.scores, self.vectors, self.maps, self.lesions, self.logits, self.weights)
+        """Take the largest of all, or NaN where any is no number."""
+        return float(np.max(astuple(self)))
 
 
 def export_member(
