@@ -87,7 +87,7 @@ class PreparationConfig(_Settings):
     """Read all parts of the image more closely after the whole, and the region of a lesion, in full resolution."""
     second_look_at: Literal["found", "box", "outline"] = "found"
     """Where the second look goes in prediction: to the regions in which the network finds a lesion, or to the square
-    round what a person has marked. It counts for nothing in training, which draws squares with an annotated lesion."""
+    round what a person has marked. The folds of a run are judged so, too; what is learnt does not depend on it."""
     volume: VolumeConfig | None = None
     """How CT and MR are read; None where nothing but radiographs is. A network that is trained with it for one of them
     reads no radiographs, and `size` and `margin` count for nothing."""
@@ -307,7 +307,8 @@ class TrainingConfig(_Settings):
     two kinds more among the others. 0 leaves them out."""
     closer_rehearsal: Annotated[float, Field(ge=0, le=16)] = 0.5
     """As many of their squares in the `closer_epochs`, which teach where lesions are and nothing else, so that what was
-    learnt of lesions on parts of the body that no case shows is not forgotten there. 0 leaves them out."""
+    learnt of lesions on parts of the body that no case shows is not forgotten there. 0 leaves them out, and so does a
+    `rehearsal` of 0."""
     lesion_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Weight of the loss by which the network learns where the annotated lesions are, and whether it looks at one."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05

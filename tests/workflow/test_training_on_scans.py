@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from dicom_files import write_series
 from samples import CLASSES, Silent
 
 from osteoscope import workflow
 from osteoscope.bundle.load import load_bundle
+from osteoscope.cohort.table import read_cohort, write_cohort
 from osteoscope.config import AuxiliaryConfig, Config, NetworkConfig, PreparationConfig, TrainingConfig, VolumeConfig
 from osteoscope.errors import CohortError, ConfigError
 from osteoscope.imaging.nifti import write_nifti
@@ -153,6 +156,17 @@ def test_the_settings_follow_the_modality(cohort: Path, cohort_folder: Path) -> 
     assert workflow.training_config(cohort_folder, preset="quick").preparation.volume is None
     with pytest.raises(ConfigError, match="--roi box"):
         workflow.training_config(cohort, roi="box")
+
+
+def test_a_mask_of_a_scan_that_teaches_nothing_does_not_make_it_look_for_lesions(cohort: Path, tmp_path: Path) -> None:
+    known = read_cohort(cohort)
+    frame = pd.concat([known.frame, known.frame.iloc[[0]]], ignore_index=True)
+    frame["mask"] = frame["mask"].where(frame.index == len(frame) - 1)
+    outside = {"patient": "P-000000000000", "image": "elsewhere", "role": "auxiliary", "label": pd.NA}
+    frame.loc[len(frame) - 1, list(outside)] = list(outside.values())
+    marked = dataclasses.replace(known, frame=frame)
+    write_cohort(marked, tmp_path / "cohort")
+    assert not workflow.training_config(tmp_path / "cohort").network.focus
 
 
 def test_settings_for_other_images_are_refused(

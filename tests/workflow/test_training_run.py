@@ -14,13 +14,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from samples import Silent
+from samples import CLASSES, Silent, write_table_cohort
 
 from osteoscope import workflow
 from osteoscope.cohort.table import read_cohort, write_cohort
 from osteoscope.errors import CohortError, ConfigError, RunError, StorageError
 from osteoscope.imaging.picture import pixel_sha256, read_picture
-from osteoscope.training import augment, checkpoint
+from osteoscope.training import augment, checkpoint, crossval
+from osteoscope.training.crossval import first_repeat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +115,65 @@ def test_a_finished_run_trains_nothing_again(run_folder: Path, cohort_folder: Pa
     assert watcher.epochs == []
     assert watcher.folds_done == 2
     assert (run_folder / "oof.csv").read_bytes() == before
+
+
+class StoppedError(Exception):
+    """Ends a run where its folds would begin."""
+
+
+def stop(*_: object, **__: object) -> None:
+    raise StoppedError
+
+
+def test_a_run_that_is_begun_again_is_unfinished_until_it_ends_and_what_a_kill_left_goes(
+    run_folder: Path, cohort_folder: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    assert len(first_repeat(run)) == 2
+    shutil.rmtree(run / "folds" / "1")
+    left = [run / place / ".begun.77.tmp" for place in (".", "cases", "folds/0", "bundle")]
+    for path in left:
+        path.write_text("half")
+
+    monkeypatch.setattr(crossval, "run_folds", stop)
+    with pytest.raises(StoppedError):
+        workflow.train(cohort_folder, run, config=tiny_config, watcher=Silent(), threads=1)
+    assert not [path for path in left if path.exists()]
+    with pytest.raises(RunError, match="whose folds are not done"):
+        first_repeat(run)
+    monkeypatch.undo()
+    workflow.train(cohort_folder, run, config=tiny_config, watcher=Silent(), threads=1)
+    (run / "folds" / ".DS_Store").write_bytes(b"a folder that was looked at")
+    assert len(first_repeat(run)) == 2
+
+
+def test_a_class_with_fewer_patients_than_folds_is_enough_where_two_body_sites_are_left_out(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of(write_table_cohort(tmp_path, patients=12))
+    rare = sorted({row["patient"] for row in rows if row["label"] == CLASSES[1]})[:4]
+    kept = [row for row in rows if row["label"] == CLASSES[0] or row["patient"] in rare]
+    with (tmp_path / "few.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        for row in kept:
+            # Patients are numbered alternately by class, so these are six and two of each site.
+            site = ("femur", "tibia")[int(row["patient"][1:]) // 2 % 2] if row["patient"] not in rare else None
+            writer.writerow({**row, "site": site or ("femur", "tibia")[rare.index(row["patient"]) % 2]})
+    workflow.cohort_from_table(tmp_path / "few.csv", tmp_path / "cohort", images=tmp_path / "images", classes=CLASSES)
+    monkeypatch.setattr(crossval, "run_folds", stop)
+
+    def train(split: str) -> None:
+        training = tiny_config.training.model_copy(update={"split": split, "folds": 5})
+        config = tiny_config.model_copy(update={"training": training})
+        workflow.train(tmp_path / "cohort", tmp_path / split, config=config, watcher=Silent(), threads=1)
+
+    with pytest.raises(StoppedError):
+        train("sites")
+    folds = json.loads((tmp_path / "sites" / "folds.json").read_text())
+    assert [one["group"] for one in folds["splits"]] == ["femur", "tibia"]
+    with pytest.raises(CohortError, match="4 patients, too few for 5 folds"):
+        train("patients")
 
 
 def test_other_settings_in_the_same_folder_are_refused(

@@ -1,4 +1,4 @@
-"""From a run's first repeat to a bundle."""
+"""From a run's networks, and what its first repeat says, to a bundle."""
 
 from __future__ import annotations
 

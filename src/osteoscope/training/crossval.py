@@ -133,6 +133,6 @@ def first_repeat(run: Path) -> list[FoldOutcome]:
     """
     if read_run(run).get("status") != "done":
         raise RunError("is a run whose folds are not done", path=run, remedy="run the same training again to its end")
-    numbers = sorted(int(path.name) for path in (run / FOLDS_FOLDER).iterdir())
+    numbers = sorted(int(path.name) for path in (run / FOLDS_FOLDER).iterdir() if path.name.isdecimal())
     outcomes = (read_outcome(run / FOLDS_FOLDER / str(number)) for number in numbers)
     return [outcome for outcome in outcomes if outcome.repeat == 0]

@@ -39,7 +39,7 @@ class OutOfFold:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleCalibration:
-    """What the bundle's probabilities and verdicts rest on: the first repeat, whose networks it holds."""
+    """What the bundle's probabilities and verdicts rest on: what the folds of the first repeat say."""
 
     chosen: ChosenCalibration
     conformal: ConformalThresholds | Refused

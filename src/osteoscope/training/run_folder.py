@@ -50,10 +50,8 @@ def locked(folder: Path) -> Iterator[None]:
 def _sweep(folder: Path) -> None:
     """Remove what a process that was killed had begun to write beside its target."""
     for path in [
-        *folder.glob(".*.tmp"),
+        *folder.glob("**/.*.tmp"),
         *folder.glob(".*.old"),
-        *folder.glob("folds/**/.*.tmp"),
-        *folder.glob("final/**/.*.tmp"),
     ]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -89,6 +87,9 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
                 path=folder,
                 remedy=f"choose another folder with -o, or go on with {name} as it was",
             )
+    if present.get("status") != "unfinished":
+        # Until it is finished again, nobody takes what lies there for a whole run.
+        write_json(path, {**present, "status": "unfinished"})
 
 
 def finish(folder: Path, **facts: Any) -> None:

@@ -119,8 +119,10 @@ def training_config(
 
     cohort = read_cohort(cohort_folder, images=images)
     modalities = modalities_of(cohort)
-    of_scans, radiographs = modalities != ("radiograph",), cohort.frame["modality"] == "radiograph"
-    outlined = cohort.frame["lesions"].ne("[]").where(radiographs, cohort.frame["mask"].notna())
+    of_scans = modalities != ("radiograph",)
+    # Auxiliary radiographs teach where lesions are; auxiliary scans teach nothing.
+    rows = cohort.case_rows if of_scans else cohort.frame
+    outlined = rows["lesions"].ne("[]").where(rows["modality"] == "radiograph", rows["mask"].notna())
     annotated = bool(outlined.any())
     return preset_config(
         preset or "standard",
@@ -199,7 +201,9 @@ def train(
     check_modality(cohort, config.preparation)
     settings = config.training
     watcher.stage("auditing the cohort")
-    audited = audit_or_stop(cohort, roi=config.preparation.annotation, folds=settings.folds, accept=accept)
+    # Groups that are left out are as many as there are, and are refused where one is too small.
+    folds_asked = settings.folds if settings.split == "patients" else 1
+    audited = audit_or_stop(cohort, roi=config.preparation.annotation, folds=folds_asked, accept=accept)
     cases = cases_of(cohort)
     check_lesions(cases, config.preparation.annotation)
     folds = _folds(cases, settings, cohort.classes)
@@ -519,7 +523,7 @@ def _history_csv(outcomes: Sequence[FoldOutcome]) -> str:
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median and quartiles of what the closed form leaves out, over patients of several images."""
+    """Median and quartiles of what the closed form leaves out, over patients of several looks."""
     if not values:
         return {"patients": 0}
     low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else (values[0],) * 3
