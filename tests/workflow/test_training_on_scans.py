@@ -163,7 +163,8 @@ def test_a_mask_of_a_scan_that_teaches_nothing_does_not_make_it_look_for_lesions
     frame = pd.concat([known.frame, known.frame.iloc[[0]]], ignore_index=True)
     frame["mask"] = frame["mask"].where(frame.index == len(frame) - 1)
     outside = {"patient": "P-000000000000", "image": "elsewhere", "role": "auxiliary", "label": pd.NA}
-    frame.loc[len(frame) - 1, list(outside)] = list(outside.values())
+    for name, value in outside.items():
+        frame.loc[len(frame) - 1, name] = value
     marked = dataclasses.replace(known, frame=frame)
     write_cohort(marked, tmp_path / "cohort")
     assert not workflow.training_config(tmp_path / "cohort").network.focus
