@@ -50,6 +50,17 @@ def test_it_knows_the_patients_and_pixels_that_it_was_trained_on(folder: Path, c
     assert read_recalibration_cases(load_bundle(folder)) == SeenCases()
 
 
+@pytest.mark.parametrize("content", ['{"patients": [], "pixels": []}', "{}", "no list"])
+def test_a_list_of_training_cases_that_was_changed_since_the_bundle_was_loaded_is_not_believed(
+    folder: Path, content: str
+) -> None:
+    bundle = load_bundle(folder)
+    (folder / "training_cases.json").write_text(content)
+    for read in (read_training_cases, read_recalibration_cases):
+        with pytest.raises(BundleError, match=r"training_cases\.json: has changed since it was written"):
+            read(bundle)
+
+
 def rewrite(folder: Path, content: dict[str, Any]) -> None:
     """Write a manifest anew, with its hash."""
     manifest = folder / "bundle.json"

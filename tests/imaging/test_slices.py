@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from osteoscope.config import Config, VolumeConfig
 from osteoscope.errors import InputError
-from osteoscope.imaging.nifti import read_nifti, write_nifti
+from osteoscope.imaging.nifti import read_nifti
 from osteoscope.imaging.prepare import resample, square_to_read
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
-from osteoscope.imaging.slices import cut_slices, lesion_corners, on_volume, plan_slices, radiograph_grey
+from osteoscope.imaging.slices import cut_slices, lesion_corners, plan_slices, radiograph_grey
 from osteoscope.imaging.volume import Geometry, PixelSpacing, Source, Volume
 
 if TYPE_CHECKING:
@@ -327,60 +327,7 @@ def test_the_table_is_not_shown_and_the_lesion_always_is() -> None:
     assert_allclose(cut_slices(volume, plan)[5, 0, row, column], (60 + 160) / 400, atol=1e-6)
 
 
-# Back to the volume
-
-
-def test_maps_of_the_planes_come_back_to_where_they_were_cut() -> None:
-    volume = volume_of(slab(9), (2.0, 1.0, 0.5))
-    assert volume.geometry.affine is not None
-    config = VolumeConfig(size=64, spacing=1.0, planes=3)
-    plan = plan_slices(volume, config)
-    assert plan.planes == (0, 4, 8)
-    maps = np.zeros((3, 8, 8), dtype=np.float32)
-    maps[1, 2, 5] = 1
-    carried = np.stack(list(on_volume(maps, plan, volume.geometry)))
-    assert carried.shape == volume.geometry.shape
-    # Cell (2, 5) of 8 x 8 pixels is centred on pixel (19.5, 43.5) of the plane.
-    place = plan.affines[1][:3] @ (43.5, 19.5, 0, 1)
-    index = np.linalg.inv(volume.geometry.affine)[:3] @ (*place, 1)
-    plane, row, column = np.unravel_index(carried.argmax(), carried.shape)
-    assert plane == 4
-    assert_allclose((column, row), index[:2], atol=1.01)
-    # Half-way to the planes before and behind it is half of it, and there it is gone.
-    assert_allclose(carried[[2, 6], row, column], carried[4, row, column] / 2)
-    assert_allclose(carried[[0, 8], row, column], 0)
-
-
-@pytest.mark.parametrize(
-    ("name", "mask"),
-    [
-        (
-            "tptbox/sample_mri/sub-mri_label-6_T2w.nii.gz",
-            "tptbox/sample_mri/sub-mri_seg-vert_label-6_msk.nii.gz",
-        ),
-        ("sct_testing_data/t2s/t2s.nii.gz", "sct_testing_data/t2s/t2s_seg.nii.gz"),
-    ],
-)
-def test_what_is_marked_in_real_planes_is_written_to_where_the_mask_is(tmp_path: Path, name: str, mask: str) -> None:
-    folder = shared_data("dicom")
-    scan, marked = read_nifti(folder / name), read_nifti(folder / mask, modality="CT")
-    config = VolumeConfig(size=128, lesion_spacing=0.75, neighbours=0, step=0.5, planes=200, windows=((0, 1),))
-    plan = plan_slices(scan, config, lesion=lesion_corners(marked))
-    # The mask's own planes stand for maps of evidence.
-    shown = cut_slices(marked, plan_slices(marked, config, lesion=lesion_corners(marked)))[:, 0]
-    assert scan.geometry.affine is not None
-    write_nifti(
-        tmp_path / "map.nii.gz", on_volume(shown, plan, scan.geometry), scan.geometry.affine, shape=scan.geometry.shape
-    )
-    written, original = nib.load(tmp_path / "map.nii.gz"), nib.load(folder / mask)
-    # nibabel carries the mask's voxels to the map's.
-    truth = original.get_fdata() > 0  # type: ignore[attr-defined]
-    voxels = np.argwhere(truth)
-    across = np.linalg.inv(written.affine) @ original.affine  # type: ignore[attr-defined]
-    found = written.get_fdata() > 0.5  # type: ignore[attr-defined]
-    hits = found[tuple(np.rint(nib.affines.apply_affine(across, voxels)).astype(int).T)]
-    dice = 2 * hits.sum() / (found.sum() + truth.sum())
-    assert dice > 0.95
+# Real files
 
 
 def test_left_stays_left_and_up_stays_up_in_a_real_ct() -> None:

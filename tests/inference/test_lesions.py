@@ -62,7 +62,7 @@ def explained(logits: tuple[float, float], *regions: Look) -> ExplainedCase:
 
 
 def test_the_lesion_is_where_the_letterboxed_plane_shows_it(case: Case) -> None:
-    (view,) = lesion_views(case, explained((0, 1)), PreparationConfig(size=32, roi="none"), group="g")
+    (view,) = lesion_views(case, explained((0, 1)), PreparationConfig(size=32, roi="none"), group="g", shown=1)
     # 80 pixels become 32: the image fills rows 8 to 24, the lesion columns 24 to 32 and rows 8 to 16 of the plane.
     expected = np.zeros((32, 32), dtype=bool)
     expected[8:16, 24:32] = True
@@ -70,25 +70,26 @@ def test_the_lesion_is_where_the_letterboxed_plane_shows_it(case: Case) -> None:
     assert (view.patient, view.label, view.group) == ("P", 1, "g")
 
 
-@pytest.mark.parametrize(("logits", "corner"), [((1.0, 0.0), (0, 0)), ((0.0, 1.0), (11, 31))])
-def test_the_evidence_is_that_of_the_most_probable_class(
-    case: Case, logits: tuple[float, float], corner: tuple[int, int]
+@pytest.mark.parametrize(("shown", "corner"), [(0, (0, 0)), (1, (11, 31))])
+def test_the_evidence_is_that_of_the_class_that_is_shown_whatever_the_logits(
+    case: Case, shown: int, corner: tuple[int, int]
 ) -> None:
-    (view,) = lesion_views(case, explained(logits), PreparationConfig(size=32, roi="none"), group="g")
+    preparation = PreparationConfig(size=32, roi="none")
+    (view,) = lesion_views(case, explained((0, 1)), preparation, group="g", shown=shown)
     assert view.evidence[corner] == pytest.approx(view.evidence.max())
 
 
 def test_images_without_a_lesion_and_cases_without_a_diagnosis_have_no_view(case: Case) -> None:
     bare = dataclasses.replace(case, images=(dataclasses.replace(case.images[0], lesions=()),))
     preparation = PreparationConfig(size=32, roi="none")
-    assert lesion_views(bare, explained((0, 1)), preparation, group="g") == []
-    assert lesion_views(dataclasses.replace(case, label=None), explained((0, 1)), preparation, group="g") == []
+    assert lesion_views(bare, explained((0, 1)), preparation, group="g", shown=1) == []
+    assert lesion_views(dataclasses.replace(case, label=None), explained((0, 1)), preparation, group="g", shown=1) == []
 
 
 def test_a_region_that_was_found_is_marked_on_the_plane_of_the_first_look(case: Case) -> None:
     preparation = PreparationConfig(size=32, second_look=True)
     beyond = Look(rectangle=(70, 30, 40, 40), weight=0.5, likelihood=0.5)
-    (view,) = lesion_views(case, explained((0, 1), REGION, beyond), preparation, group="g")
+    (view,) = lesion_views(case, explained((0, 1), REGION, beyond), preparation, group="g", shown=1)
     first, second = np.zeros((2, 32, 32), dtype=bool)
     first[8:16, 24:32] = True
     second[20:, 28:] = True  # 70 to 110 and 30 to 70 of 80 x 40 pixels, cut at the plane's edge
@@ -98,7 +99,7 @@ def test_a_region_that_was_found_is_marked_on_the_plane_of_the_first_look(case: 
 
 def test_the_evidence_of_a_second_look_lies_in_its_region_and_fades_beyond_its_edge(case: Case) -> None:
     preparation = PreparationConfig(size=32, second_look=True)
-    (view,) = lesion_views(case, explained((1, 0), REGION), preparation, group="g")
+    (view,) = lesion_views(case, explained((1, 0), REGION), preparation, group="g", shown=0)
     # 16 cells of 2 over 8 x 8 pixels. It fades across its edges, but the picture's right one, from a pixel within to a
     # pixel beyond: there its mean is 0.75, and 0.25.
     down, across = np.zeros(32), np.zeros(32)
@@ -109,11 +110,11 @@ def test_the_evidence_of_a_second_look_lies_in_its_region_and_fades_beyond_its_e
 
 
 def test_the_map_of_lesions_is_shown_where_the_network_was_asked_for_it(case: Case) -> None:
-    (asked,) = lesion_views(case, explained((0, 1)), PreparationConfig(size=32, second_look=True), group="g")
+    (asked,) = lesion_views(case, explained((0, 1)), PreparationConfig(size=32, second_look=True), group="g", shown=1)
     assert asked.lesion is not None
     np.testing.assert_allclose(asked.lesion, np.full((32, 32), 0.3), rtol=1e-5)
     assert asked.found == ()
-    (not_asked,) = lesion_views(case, explained((0, 1)), PreparationConfig(size=32), group="g")
+    (not_asked,) = lesion_views(case, explained((0, 1)), PreparationConfig(size=32), group="g", shown=1)
     assert not_asked.lesion is None
     assert not_asked.found is None
 
@@ -121,7 +122,7 @@ def test_the_map_of_lesions_is_shown_where_the_network_was_asked_for_it(case: Ca
 def test_a_region_that_a_person_marked_is_none_that_the_network_found(case: Case) -> None:
     preparation = PreparationConfig(size=32, second_look=True, second_look_at="box")
     marked = REGION.model_copy(update={"likelihood": None})
-    (view,) = lesion_views(case, explained((0, 1), marked), preparation, group="g")
+    (view,) = lesion_views(case, explained((0, 1), marked), preparation, group="g", shown=1)
     assert view.lesion is not None
     assert view.found is None
 
@@ -145,7 +146,7 @@ def cells() -> np.ndarray:
 
 
 def test_of_a_scan_those_planes_are_seen_that_show_the_lesion_where_the_network_reads_it(scan: Case) -> None:
-    views = lesion_views(scan, explained_scan(scan, EVEN, cells(), (1, 0)), PREPARATION, group="g")
+    views = lesion_views(scan, explained_scan(scan, EVEN, cells(), (1, 0)), PREPARATION, group="g", shown=0)
     assert len(views) == len(range(*LESION[0].indices(SHAPE[0])))
     # 16 to 28 mm from the left and 32 to 48 from the top, less the millimetre at which the square begins, over 2.5.
     expected = np.zeros((32, 32), dtype=bool)
@@ -158,17 +159,17 @@ def test_of_a_scan_those_planes_are_seen_that_show_the_lesion_where_the_network_
 
 
 def test_of_a_scan_a_plane_itself_is_seen_and_not_its_neighbours(scan: Case) -> None:
-    first, *_ = lesion_views(scan, explained_scan(scan, EVEN, cells(), (1, 0)), PREPARATION, group="g")
+    first, *_ = lesion_views(scan, explained_scan(scan, EVEN, cells(), (1, 0)), PREPARATION, group="g", shown=0)
     # The plane before shows no lesion there; from -500 to 1300 HU, 900 lies at 0.78 and 40 at 0.3.
     assert first.pixels[15, 8] == pytest.approx(1400 / 1800, abs=0.01)
     assert first.pixels[15, 20] == pytest.approx(540 / 1800, abs=0.01)
 
 
-@pytest.mark.parametrize(("logits", "strongest"), [((1.0, 0.0), (0, 31)), ((0.0, 1.0), (20, 0))])
-def test_of_a_scan_the_evidence_is_that_of_the_most_probable_class(
-    scan: Case, logits: tuple[float, float], strongest: tuple[int, int]
+@pytest.mark.parametrize(("shown", "strongest"), [(0, (0, 31)), (1, (20, 0))])
+def test_of_a_scan_the_evidence_is_that_of_the_class_that_is_shown_whatever_the_logits(
+    scan: Case, shown: int, strongest: tuple[int, int]
 ) -> None:
-    view, *_ = lesion_views(scan, explained_scan(scan, EVEN, cells(), logits), PREPARATION, group="g")
+    view, *_ = lesion_views(scan, explained_scan(scan, EVEN, cells(), (0, 1)), PREPARATION, group="g", shown=shown)
     assert view.evidence[strongest] == pytest.approx(view.evidence.max())
     assert view.lesion is not None
     assert view.lesion[0, 31] == pytest.approx(view.lesion.max())
@@ -176,11 +177,11 @@ def test_of_a_scan_the_evidence_is_that_of_the_most_probable_class(
 
 def test_a_scan_without_a_mask_has_no_view(tmp_path: Path) -> None:
     case = scan_case(tmp_path, mask=False)
-    assert lesion_views(case, explained_scan(case, EVEN, cells(), (1, 0)), PREPARATION, group="g") == []
+    assert lesion_views(case, explained_scan(case, EVEN, cells(), (1, 0)), PREPARATION, group="g", shown=0) == []
 
 
 def test_planes_of_a_scan_are_counted_beside_the_scans(scan: Case) -> None:
-    views = lesion_views(scan, explained_scan(scan, EVEN, cells(), (1, 0)), PREPARATION, group="g")
+    views = lesion_views(scan, explained_scan(scan, EVEN, cells(), (1, 0)), PREPARATION, group="g", shown=0)
     other = [dataclasses.replace(view, patient="Q") for view in views]
     table = localisation_table([*views, *other], draws=10)
     assert (table["images"], table["planes"]) == (2, 6)

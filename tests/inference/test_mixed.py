@@ -134,7 +134,7 @@ def test_planes_that_were_read_can_be_cut_once_more(predictor: Predictor, case: 
 
 
 def test_evidence_is_set_beside_the_lesions_of_every_modality(predictor: Predictor, case: Case) -> None:
-    views = lesion_views(case, predictor.explain(case), PREPARATION, group="0")
+    views = lesion_views(case, predictor.explain(case), PREPARATION, group="0", shown=0)
     assert {view.volume for view in views} == {image.image for image in case.images}
     assert all(view.mask.any() and view.lesion is not None and view.found is None for view in views)
     (film,) = [view for view in views if view.volume is not None and view.volume.endswith("film.png")]

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from bundles import NETWORK, write_tiny_bundle
+from conftest import shared_data
 from dicom_files import write_dicom
 from PIL import Image as Picture
 from scipy.ndimage import map_coordinates
@@ -18,9 +20,10 @@ from osteoscope.bundle.format import Verdicts
 from osteoscope.bundle.load import Bundle, SeenCases, load_bundle
 from osteoscope.config import PreparationConfig, VolumeConfig
 from osteoscope.evaluation.calibration import CalibrationMap
+from osteoscope.imaging.nifti import read_nifti, write_nifti
 from osteoscope.imaging.open import Image, images_at
 from osteoscope.imaging.resampling import spread
-from osteoscope.imaging.slices import SlicePlan, plan_slices
+from osteoscope.imaging.slices import SlicePlan, cut_slices, lesion_corners, plan_slices
 from osteoscope.imaging.values import values_of
 from osteoscope.imaging.volume import Geometry, Source, Volume
 from osteoscope.inference.engine import Judgement, Member, MemberEngine, PlaneReadings
@@ -310,6 +313,41 @@ def test_evidence_lies_where_it_was_read() -> None:
     left, top = 20 - 16 / 0.8, 15 - 16 / 1.2
     expected = AFFINE @ [left + 6.5 * 4 / 0.8 - 0.5, top + 1.5 * 4 / 1.2 - 0.5, 7, 1]
     np.testing.assert_allclose(place, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "mask"),
+    [
+        (
+            "tptbox/sample_mri/sub-mri_label-6_T2w.nii.gz",
+            "tptbox/sample_mri/sub-mri_seg-vert_label-6_msk.nii.gz",
+        ),
+        ("sct_testing_data/t2s/t2s.nii.gz", "sct_testing_data/t2s/t2s_seg.nii.gz"),
+    ],
+)
+def test_what_is_marked_in_real_planes_is_written_to_where_the_mask_is(tmp_path: Path, name: str, mask: str) -> None:
+    folder = shared_data("dicom")
+    scan, marked = read_nifti(folder / name), read_nifti(folder / mask, modality="CT")
+    config = VolumeConfig(size=128, lesion_spacing=0.75, neighbours=0, step=0.5, planes=200, windows=((0, 1),))
+    plan = plan_slices(scan, config, lesion=lesion_corners(marked))
+    # The mask's own planes stand for maps of evidence.
+    shown = cut_slices(marked, plan_slices(marked, config, lesion=lesion_corners(marked)))[:, :1]
+    found = evidence_in_patient(shown, plan)
+    write_nifti(tmp_path / "map.nii.gz", found.values[0], found.affine, shape=found.values[0].shape)
+    written, original = nib.load(tmp_path / "map.nii.gz"), nib.load(folder / mask)
+    # nibabel carries every voxel of the mask's file to the map's; planes share evidence out, so each is set against
+    # the most that lies in it.
+    values = written.get_fdata()  # type: ignore[attr-defined]
+    truth = original.get_fdata() > 0  # type: ignore[attr-defined]
+    across = np.linalg.inv(written.affine) @ original.affine  # type: ignore[attr-defined]
+    voxels = np.indices(truth.shape).reshape(3, -1).T
+    places = np.rint(nib.affines.apply_affine(across, voxels)).astype(int)
+    inside = ((places >= 0) & (places < values.shape)).all(axis=1)
+    likely = values / np.maximum(values.max(axis=(0, 1), keepdims=True), 1e-6)
+    hits = np.zeros(len(voxels), dtype=bool)
+    hits[inside] = likely[tuple(places[inside].T)] > 0.5
+    dice = 2 * (hits & truth.ravel()).sum() / (hits.sum() + truth.sum())
+    assert dice > 0.95
 
 
 def test_over_all_places_evidence_is_what_the_image_adds_to_the_logit() -> None:

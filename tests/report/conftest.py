@@ -185,15 +185,6 @@ def study(metrics: dict[str, Any]) -> StudyContent:
         "coarsest_grouping": {"n_groups": 43, "n_patients": 50, "auc": figure(0.849, 0.751, 0.922, 43)},
         "subgroups": subgroups(),
         "power": power(),
-        "robustness": {
-            "disturbances": {
-                "noise": [
-                    {"strength": 0.1, "unit": "share", "auc": figure(0.713, 0.604, 0.811)},
-                    {"strength": 0.0, "unit": "share", "auc": figure(0.861, 0.792, 0.913)},
-                ],
-                "blur": [{"strength": 2, "unit": "px", "auc": figure(None)}],
-            }
-        },
     }  # fmt: skip
     return StudyContent(
         title="A study",

@@ -232,11 +232,12 @@ def test_where_another_thing_is_learnt_from_some_epoch_on_the_curves_say_so(
 ) -> None:
     assert "From epoch" not in read_page(study_html(study)).text
     settings = {**study.settings, "training.epochs": 9, "training.closer_epochs": 16}
-    changed = dataclasses.replace(study, settings={**settings, "training.closer_rehearsal": 0.0})
-    text = read_page(study_html(changed)).text
-    assert "From epoch 10 on, the classes alone are learnt, from squares that hold a lesion. The loss" in text
-    changed = dataclasses.replace(study, settings={**settings, "training.closer_rehearsal": 0.5})
-    text = read_page(study_html(changed)).text
+    for rehearsal, closer in ((4.0, 0.0), (0.0, 0.5)):
+        beside = {"training.rehearsal": rehearsal, "training.closer_rehearsal": closer}
+        text = read_page(study_html(dataclasses.replace(study, settings={**settings, **beside}))).text
+        assert "From epoch 10 on, the classes alone are learnt, from squares that hold a lesion. The loss" in text
+    beside = {"training.rehearsal": 4.0, "training.closer_rehearsal": 0.5}
+    text = read_page(study_html(dataclasses.replace(study, settings={**settings, **beside}))).text
     assert "lesion; squares of auxiliary images beside them teach only where lesions are. The loss" in text
 
 
@@ -295,8 +296,8 @@ def test_it_can_be_read_aloud(study: StudyContent, read_page: Callable[[str], An
     assert len(page.all("h1")) == 1
     assert all("alt" in image for image in page.all("img"))
     plots = [svg for svg in page.all("svg") if svg.get("class") == "plot"]
-    # Seven, a decision curve a class, and the one disturbance that was measured.
-    assert len(plots) == 7 + 2 + 1
+    # Seven, and a decision curve a class.
+    assert len(plots) == 7 + 2
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in plots)
     names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(names) == len(set(names))

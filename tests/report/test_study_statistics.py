@@ -1,4 +1,4 @@
-"""Decisions, subgroups, power, baselines, robustness and what the audit found, as the study report shows them."""
+"""Decisions, subgroups, power, baselines and what the audit found, as the study report shows them."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_what_the_cohort_could_have_shown(study: StudyContent, read_page: Callab
     assert "Not told: it takes 5 patients." in read_page(section(study_html(few), "power")).text
 
 
-# Baselines and robustness ---------------------------------------------------------------------------------------------
+# Baselines ------------------------------------------------------------------------------------------------------------
 
 
 def test_baselines_come_with_their_difference_their_note_or_the_reason_why_they_are_missing(
@@ -162,15 +162,6 @@ def test_baselines_come_with_their_difference_their_note_or_the_reason_why_they_
     assert "0.18 (0.05–0.31) n = 50" in text
     assert "plain DenseNet-121 – not trained" in text
     assert 'colspan="5"' in html
-
-
-def test_disturbances_are_plotted_where_they_were_measured(
-    study: StudyContent, read_page: Callable[[str], Any]
-) -> None:
-    page = read_page(section(study_html(study), "robustness"))
-    assert [svg["aria-label"] for svg in page.all("svg")] == [
-        "AUC against the strength of noise. 0: 0.86 (0.79–0.91); 0.1: 0.71 (0.60–0.81)."
-    ]
 
 
 # Audit ----------------------------------------------------------------------------------------------------------------

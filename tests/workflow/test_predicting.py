@@ -82,6 +82,36 @@ def test_a_study_gets_a_folder_and_a_row(scan_bundle: Path, tmp_path: Path) -> N
     assert not list((tmp_path / "out").glob(".*"))
 
 
+def test_what_a_file_beside_a_nifti_says_of_its_axes_is_part_of_the_question(scan_bundle: Path, tmp_path: Path) -> None:
+    values = body(40, 48, 56).astype(np.int16) - 1024
+    nibabel.save(nibabel.Nifti1Image(values.T, np.diag([1.0, 1.0, 1.0, 1.0])), tmp_path / "ct.nii.gz")
+    output = tmp_path / "out"
+
+    def asked() -> tuple[bool, tuple[int, ...]]:
+        (row,) = workflow.predict(scan_bundle, [tmp_path / "ct.nii.gz"], output, modality="CT", threads=1).rows
+        return row.already_done, answer(output, row.study).images[0].shape
+
+    assert [asked(), asked()] == [(False, (40, 48, 56)), (True, (40, 48, 56))]
+    (tmp_path / "ct.json").write_text('{"ImageOrientationPatientDICOM": [0, 1, 0, 0, 0, -1]}')
+    assert asked() == (False, (56, 40, 48))
+
+
+def test_a_study_that_is_refused_now_keeps_no_answer_of_before(scan_bundle: Path, tmp_path: Path) -> None:
+    study, output = ct(tmp_path, "1"), tmp_path / "out"
+    (before,) = workflow.predict(scan_bundle, [study], output, threads=1).rows
+    assert answer(output, before.study).verdict == before.verdict
+    for path in sorted(study.iterdir())[3:9]:
+        path.unlink()
+    (row,) = workflow.predict(scan_bundle, [study], output, threads=1).rows
+    assert (row.study, row.verdict, row.refused) == (before.study, "refused", {"missing_slices": 6})
+    assert not (output / before.study).exists()
+    # What is no answer stays.
+    (output / before.study).mkdir()
+    (output / before.study / "thesis.txt").write_text("years of work")
+    workflow.predict(scan_bundle, [study], output, threads=1)
+    assert (output / before.study / "thesis.txt").read_text() == "years of work"
+
+
 def test_evidence_lies_in_the_patient_and_that_of_all_classes_cancels(scan_bundle: Path, tmp_path: Path) -> None:
     done = workflow.predict(scan_bundle, [ct(tmp_path, "1", first=(-30, 20, 500))], tmp_path / "out", threads=1)
     found = answer(tmp_path / "out", done.rows[0].study)

@@ -162,9 +162,9 @@ def test_a_mask_of_a_scan_that_teaches_nothing_does_not_make_it_look_for_lesions
     known = read_cohort(cohort)
     frame = pd.concat([known.frame, known.frame.iloc[[0]]], ignore_index=True)
     frame["mask"] = frame["mask"].where(frame.index == len(frame) - 1)
-    outside = {"patient": "P-000000000000", "image": "elsewhere", "role": "auxiliary", "label": pd.NA}
-    for name, value in outside.items():
-        frame.loc[len(frame) - 1, name] = value
+    last = len(frame) - 1
+    frame.loc[last, "patient"], frame.loc[last, "image"] = "P-000000000000", "elsewhere"
+    frame.loc[last, "role"], frame.loc[last, "label"] = "auxiliary", pd.NA
     marked = dataclasses.replace(known, frame=frame)
     write_cohort(marked, tmp_path / "cohort")
     assert not workflow.training_config(tmp_path / "cohort").network.focus

@@ -238,7 +238,11 @@ def test_evidence_in_dense_voxels_finds_matrix_better_than_chance(
 ) -> None:
     dense = [number for number, one in enumerate(phantoms) if one.has_counterfactual]
     table = discriminative_localisation(
-        [phantoms[number] for number in dense], [explained[number] for number in dense], DENSE, threshold=0.5
+        [phantoms[number] for number in dense],
+        [explained[number] for number in dense],
+        DENSE,
+        shown=dict.fromkeys((one.case.patient for one in phantoms), 0),
+        threshold=0.5,
     )
     assert table["patients"] == len(dense)
     assert table["evidence"]["energy"]["value"] > 1.5 * table["random"]["energy"]["value"]
@@ -260,7 +264,9 @@ def test_even_evidence_lies_in_what_is_marked_by_its_share_of_what_was_read(
         shares.append((map_coordinates(marked.astype(float), places, order=1) >= 0.5).mean())
     even = np.zeros_like(said.evidence)
     even[:, 0] = 1
-    found = discriminative_localisation([one], [replace(said, evidence=even)], DENSE, threshold=0.5)
+    found = discriminative_localisation(
+        [one], [replace(said, evidence=even)], DENSE, shown={one.case.patient: 0}, threshold=0.5
+    )
     assert 0.01 < np.mean(shares) < 0.3
     assert found["evidence"]["energy"]["value"] == pytest.approx(np.mean(shares), rel=0.05)
 
@@ -272,7 +278,7 @@ def test_a_map_that_lies_beside_its_ct_is_refused(
     moved = replace(first, folder=tmp_path)
     shutil.copy(second.folder / "discriminative.nii.gz", tmp_path)
     with pytest.raises(InputError, match="does not lie on the voxels of the CT"):
-        discriminative_localisation([moved], explained[:1], DENSE, threshold=0.5)
+        discriminative_localisation([moved], explained[:1], DENSE, shown={moved.case.patient: 0}, threshold=0.5)
 
 
 # All of it ------------------------------------------------------------------------------------------------------------

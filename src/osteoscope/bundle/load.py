@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from osteoscope.cohort.table import Case
 
 _COPY_AGAIN = "copy the bundle again from where it was made"
+_CHANGED = "has changed since it was written (SHA-256 differs)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +126,13 @@ def read_recalibration_cases(bundle: Bundle) -> SeenCases:
 def _training_cases(bundle: Bundle) -> dict[str, Any]:
     path = bundle.folder / TRAINING_CASES
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"cannot be read any more: {error}", path=path, remedy=_COPY_AGAIN) from error
-    return content
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot be read any more: {error.strerror}", path=path, remedy=_COPY_AGAIN) from error
+    if hashlib.sha256(content).hexdigest() != bundle.manifest.files[TRAINING_CASES]:
+        raise BundleError(_CHANGED, path=path, remedy=_COPY_AGAIN)
+    cases: dict[str, Any] = json.loads(content)
+    return cases
 
 
 def _seen(content: dict[str, Any]) -> SeenCases:
@@ -143,9 +148,7 @@ def _verify_manifest(folder: Path) -> None:
             f"lacks the hash of its manifest, {MANIFEST_HASH}", path=folder, remedy=_COPY_AGAIN
         ) from error
     if [sha256_of_file(folder / MANIFEST)] != expected:
-        raise BundleError(
-            "has changed since it was written (SHA-256 differs)", path=folder / MANIFEST, remedy=_COPY_AGAIN
-        )
+        raise BundleError(_CHANGED, path=folder / MANIFEST, remedy=_COPY_AGAIN)
 
 
 def _verify_files(folder: Path, manifest: Manifest) -> None:
@@ -159,6 +162,4 @@ def _verify_files(folder: Path, manifest: Manifest) -> None:
         )
     for name, expected in manifest.files.items():
         if sha256_of_file(folder / name) != expected:
-            raise BundleError(
-                "has changed since it was written (SHA-256 differs)", path=folder / name, remedy=_COPY_AGAIN
-            )
+            raise BundleError(_CHANGED, path=folder / name, remedy=_COPY_AGAIN)

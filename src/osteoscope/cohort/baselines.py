@@ -62,10 +62,11 @@ class Baseline:
 
     name: str
     probabilities: FloatArray | None
-    """Shape (repeats, P, K), the patients in the order of `patients`; they assume equal class shares, but for the
-    majority's, which are the cohort's class shares."""
+    """Shape (repeats, P, K), the patients in the order of `patients`."""
     patients: tuple[str, ...]
     """Pseudonyms, sorted."""
+    prior: FloatArray | None = None
+    """Shape (K,), the class shares that the probabilities assume; None for the same share for every class."""
     models: tuple[str, ...] = ()
     """What was chosen in each repeat and fold."""
     reason: str | None = None
@@ -212,8 +213,9 @@ def _majority(cohort: Cohort, cases: Sequence[Case], folds: Folds) -> Baseline:
     patients, and so rank them worse than chance.
     """
     counts = np.bincount([case.label for case in cases if case.label is not None], minlength=len(cohort.classes))
-    shares = np.tile(counts / counts.sum(), (folds.repeats, len(cases), 1))
-    return Baseline(name=MAJORITY, probabilities=shares, patients=tuple(_patients(cases)))
+    shares = counts / counts.sum()
+    of_everybody = np.tile(shares, (folds.repeats, len(cases), 1))
+    return Baseline(name=MAJORITY, probabilities=of_everybody, prior=shares, patients=tuple(_patients(cases)))
 
 
 def _patients(cases: Sequence[Case]) -> list[str]:

@@ -60,6 +60,11 @@ class Predictions:
     probabilities_of_images: NDArray[np.float64] | None = None
     """(n, classes), as `probabilities`, were nothing but the images known; None where that is not asked."""
 
+    def most_probable(self) -> dict[str, int]:
+        """Give each patient's most probable class, whose evidence is shown first; of several repeats, in the first."""
+        classes = self.probabilities.argmax(axis=1).tolist()
+        return dict(reversed(list(zip(self.patients, classes, strict=True))))
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFacts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osteoscope.evaluation.intervals import Figure, bootstrap_figure, group_patients, weight_blocks
+from osteoscope.evaluation.intervals import group_patients, mean_figure
 from osteoscope.evaluation.localisation import choose_threshold, edge_map, gaussian_map, localise, random_map
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class LesionView:
     group: str
     """The fold; thresholds for a group are chosen on the others."""
     evidence: NDArray[np.float32]
-    """(rows, columns), signed, for the class that the network holds most probable."""
+    """(rows, columns), signed, for the most probable class, which is the one that is shown."""
     mask: NDArray[np.bool_]
     """(rows, columns), True in the lesion."""
     pixels: NDArray[np.float32]
@@ -76,14 +76,15 @@ def localisation_table(
     if not views:
         return {}
     patients = group_patients([view.patient for view in views], np.array([view.label for view in views]))
-    weights = np.concatenate(list(weight_blocks(patients, draws=draws, seed=seed)))
     table = _counts(views)
     for name, make in _maps(seed, views).items():
         maps = [make(place, view) for place, view in enumerate(views)]
         thresholds = _cross_chosen(maps, views, otherwise=threshold or 0.5)
         found = [localise(m, v.mask, threshold=t) for m, v, t in zip(maps, views, thresholds, strict=True)]
         row: dict[str, Any] = {
-            measure: _mean_figure(np.array([getattr(f, measure) for f in found]), weights, len(patients.names))
+            measure: mean_figure(
+                np.array([getattr(f, measure) for f in found]), patients, draws=draws, seed=seed
+            ).to_json()
             for measure in _MEASURES
         }
         row["blank"] = sum(f.blank for f in found)
@@ -105,11 +106,10 @@ def _counts(views: Sequence[LesionView]) -> dict[str, Any]:
 def _regions(views: Sequence[LesionView], *, draws: int, seed: int) -> dict[str, Any]:
     """Say how many lesions the second look met, and how many images showed the network none."""
     patients = group_patients([view.patient for view in views], np.array([view.label for view in views]))
-    weights = np.concatenate(list(weight_blocks(patients, draws=draws, seed=seed)))
     met = np.array([_is_found(view) for view in views], dtype=np.float64)
     return {
         "images": len(views),
-        "found": _mean_figure(met, weights, len(patients.names)),
+        "found": mean_figure(met, patients, draws=draws, seed=seed).to_json(),
         "none": sum(not view.found for view in views),
         "several": sum(len(view.found or ()) > 1 for view in views),
     }
@@ -150,9 +150,3 @@ def _cross_chosen(maps: Sequence[NDArray[Any]], views: Sequence[LesionView], *, 
         others = [place for place, name in enumerate(groups) if name != group]
         chosen[group] = choose_threshold([maps[place] for place in others], [views[place].mask for place in others])
     return [chosen[group] for group in groups]
-
-
-def _mean_figure(values: NDArray[np.float64], weights: NDArray[np.float64], patients: int) -> dict[str, Any]:
-    drawn = weights @ values / weights.sum(axis=1)
-    figure: Figure = bootstrap_figure(float(values.mean()), drawn, n=patients, smallest=patients)
-    return figure.to_json()

@@ -225,6 +225,14 @@ def jackknife_acceleration(left_out: FloatArray, label: IntArray) -> FloatArray:
     return np.divide(cubes, 6 * squares**1.5, out=np.full_like(squares, np.nan), where=varied)
 
 
+def mean_figure(values: FloatArray, patients: Patients, *, draws: int, seed: int, bounded: bool = True) -> Figure:
+    """Give the mean of rows with the percentiles of a bootstrap over patients; `bounded` as for `bootstrap_figure`."""
+    blocks = weight_blocks(patients, draws=draws, seed=seed)
+    drawn = np.concatenate([weights @ values / weights.sum(axis=1) for weights in blocks])
+    everyone = len(patients.names)
+    return bootstrap_figure(float(values.mean()), drawn, n=everyone, smallest=everyone, bounded=bounded)
+
+
 def bootstrap_figure(
     value: float,
     draws: FloatArray,

@@ -16,6 +16,7 @@ from osteoscope.evaluation.intervals import (
     Figure,
     bootstrap_figure,
     group_patients,
+    mean_figure,
     weight_blocks,
     wilson,
 )
@@ -197,28 +198,26 @@ def localisation_over_patients(
         return {}
     label = np.asarray(labels, dtype=np.int64)
     patients = group_patients([f"{row:09}" for row in range(len(found))], label)
-    weights = np.concatenate(list(weight_blocks(patients, draws=draws, seed=seed)))
     values = {
         name: {measure: np.array([asdict(one[name])[measure] for one in found], dtype=np.float64) for measure in _KEPT}
         for name in MAPS
     }
     table: dict[str, Any] = {"patients": len(found)}
     for name, of_map in values.items():
-        row: dict[str, Any] = {measure: _mean(of_map[measure], weights).to_json() for measure in _MEASURES}
+        row: dict[str, Any] = {
+            measure: mean_figure(of_map[measure], patients, draws=draws, seed=seed).to_json() for measure in _MEASURES
+        }
         row["blank"] = int(of_map["blank"].sum())
         if name != "evidence":
             difference = values["evidence"]["energy"] - of_map["energy"]
-            row["energy_difference"] = _mean(difference, weights, bounded=False).to_json()
+            row["energy_difference"] = mean_figure(
+                difference, patients, draws=draws, seed=seed, bounded=False
+            ).to_json()
         table[name] = row
     return table
 
 
 _KEPT = (*_MEASURES, "blank")
-
-
-def _mean(values: FloatArray, weights: FloatArray, *, bounded: bool = True) -> Figure:
-    drawn = weights @ values / weights.sum(axis=1)
-    return bootstrap_figure(float(values.mean()), drawn, n=len(values), smallest=len(values), bounded=bounded)
 
 
 # Whether taking the cause away changes the answer ---------------------------------------------------------------------

@@ -20,11 +20,11 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from osteoscope.errors import InputError
 from osteoscope.imaging.evenly import with_ends
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
-from osteoscope.imaging.resampling import Rectangle, resample_rectangle, spread
+from osteoscope.imaging.resampling import Rectangle, resample_rectangle
 from osteoscope.imaging.survey import survey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -175,30 +175,6 @@ def without_neighbours(planes: NDArray[np.float32], plan: SlicePlan) -> NDArray[
     first = len(plan.stacks[0]) // 2 * windows
     mean: NDArray[np.float32] = planes[..., first : first + windows, :, :].mean(axis=-3)
     return mean
-
-
-def on_volume(maps: NDArray[np.float32], plan: SlicePlan, geometry: Geometry) -> Iterator[NDArray[np.float32]]:
-    """Carry maps of the planes to the volume, plane by plane, as `osteoscope.imaging.nifti.write_nifti` takes them.
-
-    Parameters
-    ----------
-    maps
-        ``(planes, h, w)``, one of each plane of the plan, of cells that divide it evenly.
-    plan
-        By which the planes were cut.
-    geometry
-        Of the volume.
-
-    Yields
-    ------
-    float32 ``(rows, columns)`` for each of the volume's planes: linear between the centres of cells and between the
-    planes that were cut, 0 outside of what these show and beyond the first and the last of them.
-    """
-    count, *shape = geometry.shape
-    for plane in range(count):
-        shares = [np.interp(plane, plan.planes, unit, left=0, right=0) for unit in np.eye(len(plan.planes))]
-        joined = np.tensordot(np.array(shares, dtype=np.float32), maps, axes=1)
-        yield spread(joined, plan.rectangle, (shape[0], shape[1]))
 
 
 def lesion_corners(mask: Volume) -> NDArray[np.float64]:

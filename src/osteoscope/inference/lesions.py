@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from osteoscope.evaluation.found import LesionView
 from osteoscope.imaging.masks import read_mask
 from osteoscope.imaging.prepare import Lesion, Square, lesion_on_plane, outline_mask, square_on_plane
@@ -20,6 +18,7 @@ from osteoscope.inference.scans import PreparedScans
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from osteoscope.cohort.table import Case, CaseImage
@@ -33,9 +32,9 @@ network's own grid is far coarser."""
 
 
 def lesion_views(
-    case: Case, explained: ExplainedCase, preparation: PreparationConfig, *, group: str
+    case: Case, explained: ExplainedCase, preparation: PreparationConfig, *, group: str, shown: int
 ) -> list[LesionView]:
-    """Set the evidence for the most probable class beside the lesion, in each plane where one is known.
+    """Set the evidence for the class that is shown beside the lesion, in each plane where one is known.
 
     Parameters
     ----------
@@ -47,6 +46,8 @@ def lesion_views(
         That the prediction was made with.
     group
         The fold, or whatever else thresholds shall not be chosen within.
+    shown
+        Place of the class: the most probable one, by calibrated probabilities.
 
     Returns
     -------
@@ -62,7 +63,7 @@ def lesion_views(
     """
     if case.label is None:
         return []
-    about = _About(patient=case.patient, label=case.label, group=group)
+    about = _About(patient=case.patient, label=case.label, group=group, shown=shown)
     views: list[LesionView] = []
     for place, image in enumerate(case.images):
         if not (image.lesions or image.mask):
@@ -82,13 +83,15 @@ class _About:
     patient: str
     label: int
     group: str
+    shown: int
+    """Place of the class whose evidence is measured."""
 
 
 def _view_of_radiograph(
     image: CaseImage, place: int, explained: ExplainedCase, prepared: PreparedRadiographs, about: _About
 ) -> Iterator[LesionView]:
     """Give the view of the one radiograph that was prepared; `place` is that among the patient's images."""
-    preparation, predicted = prepared.preparation, int(np.argmax(explained.prediction.logits))
+    preparation = prepared.preparation
     size, asked_to_find = preparation.size, preparation.second_look and preparation.second_look_at == "found"
     # A network that reads scans too is asked of every plane where the lesion is.
     asked = preparation.second_look or bool(preparation.modalities)
@@ -104,7 +107,7 @@ def _view_of_radiograph(
         patient=about.patient,
         label=about.label,
         group=about.group,
-        evidence=evidence_on_image(explained.evidence[explained.looks_at(place)], looks, plane)[predicted],
+        evidence=evidence_on_image(explained.evidence[explained.looks_at(place)], looks, plane)[about.shown],
         mask=mask,
         pixels=prepared.planes[0, 0],
         lesion=on_pixels(likely, whole, plane)[0] if asked else None,
@@ -123,7 +126,6 @@ def _views_of_scan(
     if image.mask is None:
         return
     volume, plan = prepared.volumes[0], prepared.plans[0]
-    predicted = int(np.argmax(explained.prediction.logits))
     marked = read_mask(image.mask, volume)
     side = min(plan.size, _FINEST)
     whole, grid = Square(left=0, top=0, side=side), (side, side)
@@ -139,7 +141,7 @@ def _views_of_scan(
             patient=about.patient,
             label=about.label,
             group=about.group,
-            evidence=on_pixels(evidence[number, predicted][None], whole, grid)[0],
+            evidence=on_pixels(evidence[number, about.shown][None], whole, grid)[0],
             mask=mask,
             pixels=resample_rectangle(
                 itself, Rectangle(left=0, top=0, width=plan.size, height=plan.size), grid, fill=0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +108,7 @@ _CALIBRATION = (
     _Quantity(
         key="ece",
         name="Calibration error (ECE, debiased)",
-        meaning="mean gap between predicted and observed; 0 is ideal",
+        meaning="root mean square gap between predicted and observed, less what chance adds; 0 is ideal",
     ),
     _Quantity(
         key="calibration_slope",
@@ -219,7 +218,6 @@ class _Plots:
     reliability: tuple[Markup, ...]
     decision: tuple[Markup, ...]
     forest: Markup | None
-    robustness: tuple[Markup, ...]
     history: tuple[Markup, ...]
     falls: Markup | None
 
@@ -230,7 +228,6 @@ def _plots(content: StudyContent) -> _Plots:
         reliability=tuple(_reliability_plots(content)),
         decision=tuple(_decision_plots(content)),
         forest=_forest_plot(content),
-        robustness=tuple(_robustness_plots(content.metrics.get("robustness") or {})),
         history=tuple(_history_plots(content.history)),
         falls=falls_plot(content.metrics),
     )
@@ -276,22 +273,6 @@ def _decision_plots(content: StudyContent) -> Iterator[Markup]:
     for index, (name, slug) in enumerate(zip(content.classes, content.slugs, strict=True)):
         if slug in curves:
             yield inline(figures.decision_svg(curves[slug], thresholds=decision["thresholds"], name=name, index=index))
-
-
-def _robustness_plots(robustness: Mapping[str, Any]) -> Iterator[Markup]:
-    """Draw each disturbance, all with one axis of the AUC."""
-    disturbances: Mapping[str, Sequence[Metrics]] = robustness.get("disturbances") or {}
-    ends = [
-        end
-        for points in disturbances.values()
-        for point in points
-        for end in (point["auc"].get("low"), point["auc"].get("value"))
-        if end is not None
-    ]
-    floor = min(0.4, math.floor(10 * min(ends, default=1.0)) / 10)
-    for name, points in disturbances.items():
-        if any(point["auc"].get("value") is not None for point in points):
-            yield inline(figures.robustness_svg(points, name=name.replace("_", " "), floor=floor))
 
 
 def _forest_plot(content: StudyContent) -> Markup | None:

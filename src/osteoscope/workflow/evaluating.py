@@ -185,13 +185,20 @@ def _write(study: _Evaluation, folder: Path, count: Callable[[], None]) -> dict[
         seed=manifest.training.seed,
         estimates="How well this bundle does on patients like these, none of whom it was trained on.",
     )
+    shown = by_patient.most_probable()
     views = [
         view
         for case in study.explained
-        # One group: thresholds chosen on these very cases would flatter them.
-        for view in lesion_views(study.cases[case.prediction.patient], case, study.preparation, group="all")
+        for view in lesion_views(
+            study.cases[case.prediction.patient],
+            case,
+            study.preparation,
+            # One: thresholds chosen on these very cases would flatter them.
+            group="all",
+            shown=shown[case.prediction.patient],
+        )
     ]
-    localisation = localisation_table(views, threshold=manifest.evidence_threshold)
+    localisation = localisation_table(views, threshold=manifest.evidence_threshold, seed=facts.seed)
     cases = list(study.cases.values())
     truth = _beside_truth(study, by_patient, facts, count) if study.phantoms else None
     metrics = metrics_document(

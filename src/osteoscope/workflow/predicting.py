@@ -6,6 +6,7 @@ import contextlib
 import csv
 import functools
 import io
+import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -96,6 +97,7 @@ class StudyRow:
             "refused": self.refused,
             "reasons": list(self.reasons),
             "research": self.research,
+            "bundle": self.bundle,
             "already_done": self.already_done,
             "file": self.file,
             "files": self.files,
@@ -322,7 +324,7 @@ def _predict_study(study: Study, stop: Stop, *, question: Question, predictor: P
             _keeping_planes(study), question.bundle.manifest.modalities, research=question.research
         )
         if not selection.used and not selection.left_out:
-            return _refused_row(study, selection.refused, question)
+            return _refused_row(study, selection.refused, question, target)
         explained = explain_study(
             selection, question.bundle, predictor, question.told, research=question.research, check=stop.check
         )
@@ -334,7 +336,7 @@ def _predict_study(study: Study, stop: Stop, *, question: Question, predictor: P
         # The next study would meet the same.
         raise
     except Exception as error:
-        return _refused_row(study, (Refusal.of(error, *study.files),), question)
+        return _refused_row(study, (Refusal.of(error, *study.files),), question, target)
 
 
 def _told(study: Study, question: Question) -> Told:
@@ -392,7 +394,11 @@ def _row(prediction: StudyPrediction) -> StudyRow:
     )
 
 
-def _refused_row(study: Study, refusals: Sequence[Refusal], question: Question) -> StudyRow:
+def _refused_row(study: Study, refusals: Sequence[Refusal], question: Question, target: Path) -> StudyRow:
+    """Say why there is no answer; one to an earlier request, of other files or another bundle, is taken away."""
+    with contextlib.suppress(StorageError):
+        _refuse_strange(target)
+        shutil.rmtree(target, ignore_errors=True)
     refused: Counter[str] = Counter()
     for one in refusals:
         refused[one.code] += len(one.files)

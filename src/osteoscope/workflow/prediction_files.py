@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from osteoscope.bundle.format import Precision
     from osteoscope.bundle.load import Bundle
     from osteoscope.imaging.prepare import Square
-    from osteoscope.inference.scope import Selection, Study
+    from osteoscope.inference.scope import Selection, Study, StudyImage
     from osteoscope.inference.study import ExplainedImage, ExplainedPlane, ExplainedStudy, Told
     from osteoscope.report.planes import ShownWindow
 
@@ -119,13 +119,17 @@ class Question:
             "told": [told.age, told.sex, told.site, *([] if told.level is None else [told.level])],
             "research": self.research,
             **({} if self.precision == "float32" else {"precision": self.precision}),
-            "images": sorted(
-                [one.name, one.modality, *(source.sha256 for source in one.image.volume.sources)]
-                for one in study.images
-            ),
+            "images": sorted(map(_matter_of, study.images)),
             "refused": sorted([refusal.code, refusal.sentence, len(refusal.files)] for refusal in study.refused),
         }
         return hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()
+
+
+def _matter_of(one: StudyImage) -> list[Any]:
+    """List what an image is: its files' bytes, and what a file beside a NIfTI may say of its axes and of a phantom."""
+    geometry, sources = one.image.volume.geometry, [source.sha256 for source in one.image.volume.sources]
+    place = None if geometry.affine is None else np.round(geometry.affine, 6).tolist()
+    return [one.name, one.modality, *sources, list(geometry.shape), place, one.image.phantom]
 
 
 def write_prediction(

@@ -30,6 +30,9 @@ REPORT = "report.html"
 CASES_FOLDER = "cases"
 OOF = "oof.csv"
 
+_LEVEL = 1e-9
+"""How much of what a baseline said under its own class shares decides between classes that are level under others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudySummary:
@@ -125,6 +128,7 @@ def baseline_blocks(
     By name a block of `osteoscope.evaluation.document.baseline_block`, or ``{"reason"}``.
     """
     from osteoscope.cohort.baselines import baselines
+    from osteoscope.evaluation.calibration import with_prior
     from osteoscope.evaluation.document import Predictions, baseline_block
 
     if folds is None:
@@ -136,7 +140,12 @@ def baseline_blocks(
             blocks[baseline.name] = {"reason": baseline.reason}
             continue
         repeats, patients, classes = baseline.probabilities.shape
-        probabilities = baseline.probabilities.reshape(-1, classes)
+        said = baseline.probabilities.reshape(-1, classes)
+        # A score of probabilities can be compared with the network's only where both assume the same class shares.
+        assumed = np.full(classes, 1 / classes) if baseline.prior is None else baseline.prior
+        probabilities = with_prior(said, assumed, facts.prior)
+        # Where that leaves classes level, as it does the majority, the one that was ahead stays so.
+        probabilities = (1 - _LEVEL) * probabilities + _LEVEL * said
         predictions = Predictions(
             patients=baseline.patients * repeats,
             labels=np.array([label_of[patient] for patient in baseline.patients] * repeats, dtype=np.int64),
@@ -256,8 +265,8 @@ def read_other_runs(
     return tuple(runs.values())
 
 
-def compare_with(run: OtherRun, predictions: Predictions) -> Beside:
-    """Set a run beside a study's predictions by patient, by the paired difference of their AUCs."""
+def compare_with(run: OtherRun, predictions: Predictions, *, seed: int) -> Beside:
+    """Set a run beside a study's predictions by patient, by the paired difference of their AUCs, drawn by `seed`."""
     from osteoscope.evaluation.compare import paired_difference
     from osteoscope.report.content import Beside
 
@@ -268,6 +277,7 @@ def compare_with(run: OtherRun, predictions: Predictions) -> Beside:
         np.array([run.probabilities[key] for key in keys]),
         patients=predictions.patients,
         repeats=predictions.repeats,
+        seed=seed,
     )
     return Beside(name=run.name, metrics=run.metrics, auc_difference=difference.to_json())
 

@@ -365,13 +365,18 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
     cohort, config = study.cohort, study.config
     prior = (1 / len(cohort.classes),) * len(cohort.classes)
     out_of_fold, calibration = calibrate(study.outcome.folds, prior)
+    shown = out_of_fold.by_patient.most_probable()
     views = [
         view
         for outcome in study.outcome.folds
         if outcome.repeat == 0
         for explained in outcome.cases
         for view in lesion_views(
-            study.cases[explained.prediction.patient], explained, config.preparation, group=str(outcome.fold)
+            study.cases[explained.prediction.patient],
+            explained,
+            config.preparation,
+            group=str(outcome.fold),
+            shown=shown[explained.prediction.patient],
         )
     ]
     facts = StudyFacts(
@@ -385,7 +390,7 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
             "was fitted without that patient. What the bundle holds was not itself measured."
         ),
     )
-    besides = tuple(compare_with(run, out_of_fold.by_patient) for run in study.others)
+    besides = tuple(compare_with(run, out_of_fold.by_patient, seed=config.training.seed) for run in study.others)
     metrics = metrics_document(
         facts,
         by_patient=out_of_fold.by_patient,

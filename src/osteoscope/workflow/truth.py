@@ -237,6 +237,7 @@ def discriminative_localisation(
     explained: Sequence[ExplainedCase],
     preparation: PreparationConfig,
     *,
+    shown: Mapping[str, int],
     threshold: float,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -249,6 +250,8 @@ def discriminative_localisation(
         the two apart are left out.
     preparation
         That the predictions were made with.
+    shown
+        Place of the class whose evidence is measured, by pseudonym: the most probable one.
     threshold
         Share of a map's maximum from which on a point belongs to its region.
     seed
@@ -268,7 +271,9 @@ def discriminative_localisation(
     found: list[dict[str, Localisation]] = []
     labels: list[int] = []
     for number, (one, said) in enumerate(zip(phantoms, explained, strict=True)):
-        measured = _localised(one, said, preparation, threshold=threshold, seed=seed + 1000 * number)
+        measured = _localised(
+            one, said, preparation, shown=shown[one.case.patient], threshold=threshold, seed=seed + 1000 * number
+        )
         if measured is not None:
             found.append(measured)
             labels.append(int(one.is_positive))
@@ -276,9 +281,15 @@ def discriminative_localisation(
 
 
 def _localised(
-    phantom: Phantom, explained: ExplainedCase, preparation: PreparationConfig, *, threshold: float, seed: int
+    phantom: Phantom,
+    explained: ExplainedCase,
+    preparation: PreparationConfig,
+    *,
+    shown: int,
+    threshold: float,
+    seed: int,
 ) -> dict[str, Localisation] | None:
-    """Measure one patient's evidence for the most probable class; None where there is nothing to be found."""
+    """Measure one patient's evidence for the class that is shown; None where there is nothing to be found."""
     from osteoscope.imaging.prepare import Square
     from osteoscope.imaging.resampling import resample_mask
     from osteoscope.imaging.slices import cut_slices, without_neighbours
@@ -293,7 +304,7 @@ def _localised(
     mask = np.stack([resample_mask(told[look.plane], look.read_rectangle(), shape) for look in looks])
     if not mask.any():
         return None
-    evidence = explained.evidence[:, int(np.argmax(explained.prediction.logits))]
+    evidence = explained.evidence[:, shown]
     pixels = without_neighbours(cut_slices(volume, plan), plan)
     return localise_in_planes(on_pixels(evidence, whole, shape), mask, pixels, threshold=threshold, seed=seed)
 
@@ -568,7 +579,12 @@ def beside_truth(
         },
         "lytic": _lytic(phantoms, model, facts),
         "localisation": discriminative_localisation(
-            phantoms, explained, predictor.preparation, threshold=threshold or 0.5, seed=facts.seed
+            phantoms,
+            explained,
+            predictor.preparation,
+            shown=model.most_probable(),
+            threshold=threshold or 0.5,
+            seed=facts.seed,
         ),
         "counterfactual": taken_out.to_json(),
     }
