@@ -178,7 +178,8 @@ def _faults_of(archive: Path) -> Iterator[None]:
         remedy = "make it readable, and leave space in the folder for temporary files"
         raise RefusedImageError(RefusalCode.UNREADABLE, reason, path=archive, remedy=remedy) from error
     except _FAULTS as error:
-        reason = f"cannot be unpacked, for it is truncated or damaged: {error or type(error).__name__}"
+        # What zipfile says may hold the name of a member, and that of a patient.
+        reason = f"cannot be unpacked, for it is truncated or damaged ({type(error).__name__})"
         raise RefusedImageError(RefusalCode.DAMAGED, reason, path=archive, remedy="copy it again") from error
 
 

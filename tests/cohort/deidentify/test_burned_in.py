@@ -11,8 +11,8 @@ from conftest import shared_data
 from dicom_files import JPEG_EXTENDED, Stored, write_dicom
 from PIL import Image, ImageDraw, ImageFont
 
-from osteoscope.cohort.deidentify import Key, deidentify_file
-from osteoscope.cohort.deidentify.burned_in import shows_text
+from osteoscope.cohort.deidentify import Key, burned_in, deidentify_file
+from osteoscope.cohort.deidentify.burned_in import _follows, _longest_line, _Mark, shows_text
 from osteoscope.imaging.dicom import decode, read_header
 from osteoscope.imaging.refusal import RefusedImageError
 
@@ -113,3 +113,30 @@ def test_damaged_pixels_are_no_matter_for_a_person_to_look_at(tmp_path: Path) ->
     source = write_dicom(tmp_path / "source.dcm", PLANE, Rows=400)
     with pytest.raises(RefusedImageError):
         deidentify_file(source, tmp_path / "target.dcm", KEY)
+
+
+def test_a_picture_full_of_marks_is_looked_at_in_little_time() -> None:
+    """The longest line is that of a twin that compares each mark with all before it."""
+    rng = np.random.default_rng(0)
+    marks = [
+        _Mark(top=int(top), bottom=int(top) + 20, left=int(left), right=int(left) + int(width), brightness=0.5)
+        for top, left, width in zip(
+            rng.integers(0, 200, 600), rng.integers(0, 3000, 600), rng.integers(5, 40, 600), strict=True
+        )
+    ]
+    ordered = sorted(marks, key=lambda mark: mark.left)
+    longest = [1] * len(ordered)
+    for index, mark in enumerate(ordered):
+        longest[index] = 1 + max((longest[at] for at in range(index) if _follows(ordered[at], mark)), default=0)
+    assert _longest_line(marks) == max(longest) > 5
+    calls = []
+
+    def counted(one: _Mark, other: _Mark) -> bool:
+        calls.append(one)
+        return _follows(one, other)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(burned_in, "_follows", counted)
+        _longest_line(marks)
+    # Of 600 marks over 3,000 columns about 30 lie within 144 columns before each, and not 300.
+    assert len(calls) < 600 * 45

@@ -112,6 +112,29 @@ def test_a_text_that_is_kept_must_not_hold_the_name_or_the_number(tmp_path: Path
     assert (found.SequenceName, found.SoftwareVersions, found.Manufacturer) == ("REMOVED", "7", "Nobody & Co")
 
 
+@pytest.mark.parametrize(
+    ("name", "elements", "replaced"),
+    [
+        ("MÜLLER^Jürgen", {"ConvolutionKernel": "B30f Müller"}, ["ConvolutionKernel"]),
+        ("WEBER-SCHMIDT^HANS", {"ConvolutionKernel": "B30f Schmidt"}, ["ConvolutionKernel"]),
+        ("WEBER-SCHMIDT^HANS", {"ScanOptions": ["FS", "HANS_W"]}, ["ScanOptions"]),
+        # Codes that hold the letters of a name, or are what an image is, name nobody.
+        ("GITTA^HEAD", {"ScanOptions": "SAGITTAL_FS", "BodyPartExamined": "HEAD", "PatientPosition": "HFS"}, []),
+    ],
+)
+def test_no_part_of_the_name_stays_however_it_is_written(
+    tmp_path: Path, name: str, elements: dict[str, Any], replaced: list[str]
+) -> None:
+    source = made(tmp_path, SpecificCharacterSet="ISO_IR 100", PatientName=name, **elements)
+    before, found = pydicom.dcmread(source), done(source)
+    assert [keyword for keyword in elements if found[keyword].value != before[keyword].value] == replaced
+    assert all(found[keyword].value == "REMOVED" for keyword in replaced)
+
+
+def test_an_age_of_zero_years_stands_for_none_and_follows_from_the_birth_date(tmp_path: Path) -> None:
+    assert done(made(tmp_path, PatientAge="000Y")).PatientAge == "063Y"
+
+
 def test_private_sequences_within_sequences_go_whole(tmp_path: Path) -> None:
     inner, private, outer = Dataset(), Dataset(), Dataset()
     inner.PatientName = private.PatientName = "Nobody^Annamaria"

@@ -91,6 +91,31 @@ def test_a_second_run_takes_only_what_is_new_or_changed(tmp_path: Path) -> None:
     assert [path.stat().st_mtime_ns for path in kept] == [times[path] for path in kept]
 
 
+def test_files_that_are_moved_in_the_source_are_still_what_was_written(tmp_path: Path) -> None:
+    source = archive(tmp_path / "in")
+    first = deidentify_folder(source, tmp_path / "out")
+    (source / "elsewhere").mkdir()
+    (source / "b").rename(source / "elsewhere" / "b")
+    (source / "copy.dcm").unlink()
+    moved = deidentify_folder(source, tmp_path / "out")
+    assert moved == {**first, "copies": 0}
+    for path in written(tmp_path / "out"):
+        path.unlink()
+    assert deidentify_folder(source, tmp_path / "out") == moved
+    assert len(written(tmp_path / "out")) == moved["written"] == 6
+
+
+def test_the_report_names_no_member_of_a_damaged_zip(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    packed = tmp_path / "in" / "export.zip"
+    with zipfile.ZipFile(packed, "w") as members:
+        members.writestr("NOBODY_ANNA_19500102/1.dcm", b"damaged")
+    packed.write_bytes(packed.read_bytes().replace(b"damaged", b"DAMAGED"))
+    report = deidentify_folder(tmp_path / "in", tmp_path / "out")
+    assert sum(report["refused"].values()) == 1
+    assert "NOBODY" not in (tmp_path / "out" / "report.json").read_text()
+
+
 def test_no_space_left_half_way_leaves_whole_files_and_the_next_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

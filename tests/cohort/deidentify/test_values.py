@@ -43,6 +43,7 @@ def test_a_date_moves_by_whole_days_and_what_is_none_goes(text: str, representat
         ("999M", "999M"),
         ("012D", "012D"),
         ("45", None),
+        ("000Y", None),
         ("Smth", None),
         ("", None),
     ],

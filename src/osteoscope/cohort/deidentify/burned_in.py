@@ -206,6 +206,9 @@ def _longest_line(marks: Sequence[_Mark]) -> int:
     longest = [1] * len(ordered)
     for index, mark in enumerate(ordered):
         for before in range(index - 1, -1, -1):
+            # A mark is at most twice as wide as high, and the gap to the next no wider than that is high.
+            if ordered[before].left < mark.left - 3 * _LARGEST:
+                break
             if _follows(ordered[before], mark):
                 longest[index] = max(longest[index], longest[before] + 1)
     return max(longest, default=0)

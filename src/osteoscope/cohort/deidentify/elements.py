@@ -58,6 +58,13 @@ _ROI_WORDS = frozenset(
 _ROI_NUMBER = re.compile("[0-9]{1,2}|[ctls][0-9]{1,2}")
 """A small number, or the name of a vertebra."""
 
+_TERMS = frozenset({0x00080008, 0x00080060, 0x00180015, 0x00185100, 0x00185101, 0x00200060, 0x00280004})
+"""Image Type, Modality, Body Part Examined, Patient Position, View Position, Laterality, Photometric Interpretation:
+codes that say what an image is, and no more of a patient who is called as one of them."""
+
+_PARTS = re.compile(r"[\^=\s\0,\\]+")
+"""Stands between the parts of a name or an identifier."""
+
 _SHORTEST_WORD = 4
 """Letters of a part of a name, or of an identifier, that is looked for in the texts that are kept."""
 
@@ -74,14 +81,17 @@ class Subject:
         Patient ID as the file has it; empty where it has none.
     guessed
         Whether it had no Patient ID.
+    character_set
+        Of the file, and so of items in it that state none.
     words
-        Parts of the name and the identifier, in small letters as they are encoded, which no kept text may hold.
+        Parts of the name and the identifier, casefolded, which no kept text may hold.
     """
 
     identifier: str = field(repr=False)
     own: str = field(repr=False)
     guessed: bool
-    words: frozenset[bytes] = field(repr=False)
+    character_set: str
+    words: frozenset[str] = field(repr=False)
 
 
 def text_of(data_set: Dataset, keyword: str) -> str:
@@ -89,13 +99,18 @@ def text_of(data_set: Dataset, keyword: str) -> str:
 
     pydicom would warn of a wrong value, and name it.
     """
-    content = _bytes_of(data_set.get_item(keyword))
-    named = _bytes_of(data_set.get_item("SpecificCharacterSet")).decode("ascii", "replace").strip(" \0")
+    return _decoded(_bytes_of(data_set.get_item(keyword)), _character_set(data_set)).strip(" \0\t\r\n")
+
+
+def _character_set(data_set: Dataset) -> str:
+    return _bytes_of(data_set.get_item("SpecificCharacterSet")).decode("ascii", "replace").strip(" \0")
+
+
+def _decoded(content: bytes, character_set: str) -> str:
     try:
-        text = decode_bytes(content, convert_encodings(named.split("\\")), set(b"\\^="))
+        return decode_bytes(content, convert_encodings(character_set.split("\\")), set(b"\\^="))
     except (LookupError, UnicodeError):
-        text = content.decode("latin-1")
-    return text.strip(" \0\t\r\n")
+        return content.decode("latin-1")
 
 
 def subject_of(data_set: Dataset, identifier: str | None = None) -> Subject:
@@ -110,11 +125,17 @@ def subject_of(data_set: Dataset, identifier: str | None = None) -> Subject:
     """
     own, name = text_of(data_set, "PatientID"), text_of(data_set, "PatientName")
     born = text_of(data_set, "PatientBirthDate")
-    whole = [_bytes_of(data_set.get_item(keyword)) for keyword in ("PatientID", "PatientName")]
-    parts = {part.lower() for value in whole for part in re.split(rb"[\^= \0,\\]+", value)}
+    # A double name may be given by one of its halves; an identifier has none.
+    parts = {part.casefold() for text in (own, name, name.replace("-", " ")) for part in _PARTS.split(text)}
     words = frozenset(part for part in parts if len(part) >= _SHORTEST_WORD)
     stand_in = f"name\0{name}\0{born}" if name and born else f"study\0{text_of(data_set, 'StudyInstanceUID')}"
-    return Subject(identifier=identifier or own or stand_in, own=own, guessed=not own, words=words)
+    return Subject(
+        identifier=identifier or own or stand_in,
+        own=own,
+        guessed=not own,
+        character_set=_character_set(data_set),
+        words=words,
+    )
 
 
 def label_of(tag: int) -> str:
@@ -137,6 +158,7 @@ class Cleaning:
     def __init__(self, key: Key, subject: Subject) -> None:
         self._key = key
         self._subject = subject
+        self._character_set = subject.character_set
         self._days = key.shift(subject.identifier)
         self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
@@ -209,8 +231,19 @@ class Cleaning:
         content, expected = _bytes_of(element), dictionary_VR(tag)
         if not _is_of(expected, element.VR, content):
             self._remove(data_set, tag)
-        elif expected in _TEXTS and tag not in _MAKERS and any(word in content.lower() for word in self._subject.words):
+        elif self._names_the_patient(data_set, tag, content, expected):
             self._put(data_set, tag, WORD, Action.REPLACE)
+
+    def _names_the_patient(self, data_set: Dataset, tag: int, content: bytes, expected: str) -> bool:
+        """Tell whether a text that would be kept holds a part of the name or the identifier."""
+        if expected == "CS" and tag not in _TERMS:
+            # A code that merely holds the letters of a name, such as SAGITTAL those of GITTA, names nobody.
+            said = _PARTS.split(content.decode("ascii", "replace").casefold().replace("_", " "))
+            return not self._subject.words.isdisjoint(said)
+        if expected not in _TEXTS or tag in _MAKERS:
+            return False
+        text = _decoded(content, _character_set(data_set) or self._character_set).casefold()
+        return any(word in text for word in self._subject.words)
 
     def _empty(self, data_set: Dataset, tag: int) -> None:
         content = _bytes_of(data_set.get_item(tag))

@@ -98,14 +98,19 @@ class Tally:
     reasons: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     actions: Counter[tuple[str, str]] = field(default_factory=Counter)
     owners: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _targets: set[str] = field(default_factory=set)
 
     def add(self, entry: Entry) -> None:
         """Count a file."""
-        self.outcomes[entry.outcome] += 1
+        # Of those that are the same file in the output, the first counts as the one that was written.
+        is_first = bool(entry.target) and entry.target not in self._targets
+        outcome = "written" if is_first else "copy" if entry.outcome == "written" else entry.outcome
+        self.outcomes[outcome] += 1
         if entry.reason:
-            self.reasons[entry.outcome][entry.reason] += 1
-        if entry.outcome != "written":
+            self.reasons[outcome][entry.reason] += 1
+        if not is_first:
             return
+        self._targets.add(entry.target)
         self.patients.add(entry.patient)
         self.owners[entry.instance].add(entry.patient)
         if entry.guessed:
@@ -286,17 +291,19 @@ class _Run:
         known = self._journal.known.get(name)
         other = self._journal.digests.get(target) if known is None or known.target != target else None
         if other is not None and (self._places.output / target).exists():
-            if other == digest:
-                self._keep(of, name, "copy", patient=report.patient)
-            else:
+            if other != digest:
                 reason = "another file has the same UIDs and other content"
                 self._keep(of, name, "refused", patient=report.patient, reason=reason)
-            return
-        write_bytes(self._places.output / target, content)
+                return
+            outcome = "copy"
+        else:
+            write_bytes(self._places.output / target, content)
+            outcome = "written"
+        # A copy knows all of it, too: the file that was written may be gone from the source by the next run.
         self._keep(
             of,
             name,
-            "written",
+            outcome,
             patient=report.patient,
             target=target,
             sha256=digest,

@@ -41,7 +41,7 @@ class Entry:
     patient
         Pseudonym; empty where it is not known.
     target
-        Path below the output's folder; empty where nothing was written.
+        Path below the output's folder, of a copy too; empty where nothing was written.
     sha256
         Of the target.
     instance
@@ -158,7 +158,7 @@ class Journal:
         )
         if entry.archive:
             self.members[entry.archive].add(entry.name)
-        if entry.outcome == "written":
+        if entry.target:
             self.digests[entry.target] = entry.sha256
 
     def _parsed(self) -> Iterator[tuple[int, Entry]]:

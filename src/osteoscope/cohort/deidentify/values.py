@@ -99,9 +99,9 @@ def moved(text: str, representation: str, days: int) -> str | None:
 
 
 def capped_age(text: str) -> str | None:
-    """Give an age (AS) as it is, of the oldest ``090Y``; None where it is none."""
+    """Give an age (AS) as it is, of the oldest ``090Y``; None where it is none, or ``000Y``, which means unknown."""
     found = _AGE.fullmatch(text.strip(" \0"))
-    if found is None:
+    if found is None or not int(found[1]):
         return None
     return "090Y" if int(found[1]) * YEARS[found[2]] > OLDEST else found[0]
 
