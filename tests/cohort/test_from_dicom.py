@@ -27,15 +27,17 @@ from archives import (
 )
 from conftest import shared_data
 from drawn_regions import write_segmentation, write_structure_set
+from filelock import FileLock
 
 from osteoscope import workflow
 from osteoscope.cohort.archive import copying
 from osteoscope.cohort.archive.copying import SOURCES
 from osteoscope.cohort.deidentify import Key, deidentify_file
 from osteoscope.cohort.table import read_cohort
-from osteoscope.errors import CohortError, ConfigError, StorageError, TableError
+from osteoscope.errors import CohortError, ConfigError, InputError, StorageError, TableError
 from osteoscope.imaging.masks import read_mask
 from osteoscope.imaging.open import open_image
+from osteoscope.storage import LOCK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,6 +165,27 @@ def test_a_series_that_has_changed_is_copied_again_and_one_that_is_gone_is_remov
     assert sum(before[image]["pixel_sha256"] != row["pixel_sha256"] for image, row in after.items()) == 1
     folders = {path.parent.relative_to(output).as_posix() for path in output.rglob(SOURCES)}
     assert folders == set(after)
+
+
+def test_two_runs_at_once_do_not_take_each_others_copies_away(tmp_path: Path, archive: Path, labels: Path) -> None:
+    output = tmp_path / "cohort"
+    made(archive, labels, output)
+    with FileLock(output / LOCK), pytest.raises(InputError, match="another process makes this cohort"):
+        made(archive, labels, output)
+    # A run that ended with nothing made leaves nothing.
+    with pytest.raises(CohortError):
+        made(archive, labels, tmp_path / "other", classes=["nobody's", "nobody else's"])
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_date_that_stands_for_none_is_none(tmp_path: Path) -> None:
+    for number in range(2):
+        write_ct(tmp_path / "archive" / f"p{number}", number, StudyDate="00010101")
+    rows = [{"patient": f"{n:05d}", "label": label, "biopsy_date": "2020-01-01"} for n, label in enumerate((OS, GCT))]
+    made(tmp_path / "archive", write_labels(tmp_path / "labels.csv", rows), tmp_path / "cohort")
+    frame = read_cohort(tmp_path / "cohort").frame
+    assert frame["image_date"].isna().all()
+    assert frame["biopsied"].isna().all()
 
 
 def test_a_person_overrides_a_choice_and_keeps_that_decision(tmp_path: Path, archive: Path, labels: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -111,6 +112,13 @@ def test_what_is_not_used_of_bids_is_listed_with_its_reason(bids: Path) -> None:
     assert "The diagnosis is the column 'group' of participants.tsv." in cohort.notes
     assert "1 of 3 images have no mask of the lesion." in cohort.notes
     assert "Rows of participants.tsv without an image: 4." in cohort.notes
+
+
+def test_a_file_of_a_subject_that_lies_in_no_folder_of_one_is_listed(bids: Path) -> None:
+    stray = next(bids.rglob("sub-*_*.nii.gz"))
+    shutil.copy(stray, bids / stray.name)
+    left = {one.image: one.reason for one in read_nifti_folder(bids).left_out}
+    assert "subject" in left[stray.name]
 
 
 def test_a_row_about_the_session_goes_before_one_about_the_patient(bids: Path, tmp_path: Path) -> None:

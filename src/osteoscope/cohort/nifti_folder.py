@@ -233,6 +233,8 @@ def _not_used_in_bids(one: NiftiFile) -> str | None:
         return "it lies neither with a subject nor among the derivatives"
     if derived and not one.is_mask:
         return "it is derived, and no mask"
+    if len(parts) < 2:
+        return "it lies in no folder of a subject"
     if not derived and parts[-2] not in _DATA_TYPES:
         return f"it lies in {printable(parts[-2])!r}, and images are taken from {' and '.join(_DATA_TYPES)}"
     said = [one.entities[name] for name in ("label", "desc") if name in one.entities]

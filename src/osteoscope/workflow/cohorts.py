@@ -185,9 +185,9 @@ def cohort_from_dicom(
     InputError, CohortError, ConfigError, StorageError
         If the archive, a table, the key or the index cannot be used, or something cannot be written.
     """
-    require("dicomanonymizer", "pandas", "pyarrow", "scipy")
+    require("dicomanonymizer", "filelock", "pandas", "pyarrow", "scipy")
     from osteoscope.cohort.archive.choice import Wishes
-    from osteoscope.cohort.archive.places import archive_at
+    from osteoscope.cohort.archive.places import archive_at, held
     from osteoscope.cohort.archive.series_table import SERIES_TABLE
     from osteoscope.cohort.audit import find_leaks, raise_if_blocked
     from osteoscope.cohort.from_dicom import read_archive
@@ -195,10 +195,11 @@ def cohort_from_dicom(
 
     archive = archive_at(folder, labels, output, key=key, index=index, series=series, encoding=encoding)
     wished = wishes or Wishes()
-    gathered = read_archive(archive, classes=classes, wishes=wished, roi_names=roi_names, jobs=jobs, stages=stages)
-    findings = find_leaks(gathered.cohort)
-    raise_if_blocked(findings)
-    write_beside_images(gathered.cohort, output)
+    with held(archive):
+        gathered = read_archive(archive, classes=classes, wishes=wished, roi_names=roi_names, jobs=jobs, stages=stages)
+        findings = find_leaks(gathered.cohort)
+        raise_if_blocked(findings)
+        write_beside_images(gathered.cohort, output)
     return ArchiveSummary(
         folder=output,
         counts=counts(gathered.cohort),

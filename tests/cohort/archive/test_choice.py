@@ -95,6 +95,17 @@ def test_where_there_is_none_before_the_biopsy_the_first_after_it_is_taken_if_no
     assert treated[1].reason == "it was taken 3 days after the biopsy"
 
 
+def test_a_study_without_a_date_does_not_go_before_one_that_has_one() -> None:
+    undated, after = stack(1, study="a", date=""), stack(2, study="b", date="2020-02-06")
+    found = chosen(undated, after)
+    assert [number for number, choice in found.items() if choice.chosen] == [2]
+    assert found[2].biopsied
+    assert "taken 5 days after the biopsy, since there is none before it" in found[2].reason
+    treated = chosen(undated, after, label=replace(LABEL, treatment_date="2020-02-02"))
+    assert treated[1].chosen
+    assert "its date is not known, and what has one was taken too long after the biopsy" in treated[1].reason
+
+
 def test_the_proof_counts_where_no_biopsy_or_treatment_is_known_and_else_the_first_study() -> None:
     both = stack(1, study="a", date="2019-11-01"), stack(2, study="b", date="2020-01-20")
     proven = chosen(*both, label=Label(label="x", proof_date="2019-12-01"))

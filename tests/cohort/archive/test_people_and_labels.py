@@ -65,6 +65,28 @@ def test_identifiers_that_share_a_study_are_one_patient_unless_they_are_differen
     assert people.of["00003"] != people.of["00002"]
 
 
+def test_two_identifiers_of_a_study_are_one_patient_though_a_third_person_has_it_too(tmp_path: Path) -> None:
+    root = tmp_path / "archive"
+    same: dict[str, Any] = {"planes": 1, "StudyInstanceUID": "9.9", "FrameOfReferenceUID": "9.9.0"}
+    write_ct(root / "a", 0, SeriesInstanceUID="9.1", PatientID="A", **same)
+    write_ct(root / "b", 1, SeriesInstanceUID="9.2", PatientID="B", **same)
+    write_ct(root / "c", 1, seed=5, SeriesInstanceUID="9.3", PatientID="C", PatientBirthDate=None, **same)
+    people = people_of(root)
+    assert people.of == {"A": "A", "B": "B", "C": "B"}
+    assert people.shared_studies == {"9.9"}
+
+
+def test_a_patient_keeps_the_identifier_that_was_known_first(root: Path) -> None:
+    assert people_of(root).of["00001"] == "00001"
+    smaller = person(1, PatientID="00000-0", StudyInstanceUID="1.2.9")
+    write_ct(root / "smaller", 1, planes=1, seed=7, **{**smaller, "SeriesInstanceUID": "1.2.9.1"})
+    people = people_of(root)
+    assert people.of["00000-0"] == people.of["00001"] == "00001"
+    # An index that meets both at once takes the first in order.
+    root.with_suffix(".sqlite").unlink()
+    assert people_of(root).of["00001"] == "00000-0"
+
+
 def test_two_people_under_one_identifier_cannot_be_told_apart(root: Path) -> None:
     other = {"PatientBirthDate": "19991231", "PatientName": "Other^Berta", "StudyInstanceUID": "1.2.8"}
     write_ct(root / "other", 0, planes=1, seed=9, **other)
@@ -116,8 +138,10 @@ def test_rows_join_by_patient_study_or_accession_number(root: Path) -> None:
         ({"patient": "1", "label": OS}, "only if zeros at its start are added"),
         ({"patient": "00000", "accession": "A1", "label": OS}, "are not of one patient: row 2."),
         ({"patient": "", "study": "", "label": OS}, "they name no patient, study or accession number"),
+        ({"patient": "00000", "study": "1.2.99", "label": OS}, "the study or accession number that they name is not"),
+        ({"patient": "00000", "accession": "A99", "label": OS}, "the study or accession number that they name is not"),
     ],
-    ids=["unknown", "zeros", "contradiction", "empty"],
+    ids=["unknown", "zeros", "contradiction", "empty", "study", "accession"],
 )
 def test_a_row_that_joins_nobody_is_said(root: Path, row: dict[str, str], reason: str) -> None:
     found = joined(root, row, {"patient": "00002", "label": GCT})

@@ -158,6 +158,18 @@ def test_what_a_twin_means_depends_on_whose_it_is(tmp_path: Path) -> None:
     assert auxiliary_twins(cohort, twins) == {made[8]["image"], made[9]["image"]}
 
 
+def test_all_copies_of_an_auxiliary_twin_of_a_case_are_known(tmp_path: Path) -> None:
+    made = entries(6, (5, 5), views=1)
+    for place, entry in enumerate(made):
+        entry["picture"] = large(place)
+    twin = CHANGES["jpeg"](made[3]["picture"])
+    for place in (7, 8, 9):
+        made[place] |= {"role": "auxiliary", "label": None, "picture": twin}
+    made[6] |= {"role": "auxiliary", "label": None}
+    cohort = write_cohort_of(tmp_path, made)
+    assert auxiliary_twins(cohort, twins_of(cohort)) == {made[place]["image"] for place in (7, 8, 9)}
+
+
 def test_a_twin_in_another_cohort_blocks(tmp_path: Path) -> None:
     made, others = entries(7, (4, 4), views=1), entries(8, (4, 4), views=1)
     for place, entry in enumerate(made):

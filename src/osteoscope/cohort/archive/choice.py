@@ -312,6 +312,8 @@ def _by_date(stacks: list[Stack], label: Label, wishes: Wishes) -> _Dated:
     if not left:
         return _Dated(taken=[], because="", others=late)
     study, because = _study_of(left, limit, event, wishes)
+    if late and not any(stack.facts.date for stack in left):
+        because = f"its date is not known, and what has one was taken too long after the {event}"
     others = {stack.number: (False, _other_study(stack, because)) for stack in left if stack.study != study}
     return _Dated(taken=[stack for stack in left if stack.study == study], because=because, others={**late, **others})
 
@@ -327,11 +329,12 @@ def _limit(label: Label) -> tuple[str | None, str]:
 
 def _too_late(stacks: list[Stack], limit: str, event: str, label: Label) -> dict[int, tuple[bool, str]]:
     """Leave what was taken after the day, unless nothing else is there and no treatment had begun."""
-    late = [stack for stack in stacks if stack.facts.date > limit]
+    dated = [stack for stack in stacks if stack.facts.date]
+    late = [stack for stack in dated if stack.facts.date > limit]
     treatment = label.treatment_date
     untreated = [stack for stack in late if treatment is None or stack.facts.date <= treatment]
     # What has no date may be of any day, so it does not speak against one that is known.
-    if len(late) == len(stacks) and untreated and event != "treatment":
+    if len(late) == len(dated) and untreated and event != "treatment":
         late = [stack for stack in late if stack not in untreated]
     return {stack.number: (False, f"it was taken {_days(limit, stack.facts.date)} after the {event}") for stack in late}
 

@@ -66,6 +66,12 @@ CREATE INDEX files_by_stack ON files (stack);
 CREATE INDEX files_by_content ON files (content);
 """
 
+_TABLES_SINCE = """
+-- Every patient identifier that was ever met, in an order that stays when further ones come.
+CREATE TABLE IF NOT EXISTS identifiers (place INTEGER PRIMARY KEY, identifier TEXT NOT NULL UNIQUE);
+"""
+"""What an index of the same schema may lack."""
+
 _REMEDY = "remove it, and run the same command again: it is made anew from the archive"
 
 
@@ -139,6 +145,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     elif schema != INDEX_SCHEMA:
         reason = f"expected an index of schema {INDEX_SCHEMA}, found {schema or 'another kind of database'}"
         raise InputError(reason, path=path, remedy="name another with --index, or remove it")
+    connection.execute(_TABLES_SINCE)
 
 
 @contextlib.contextmanager

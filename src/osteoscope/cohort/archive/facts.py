@@ -360,11 +360,14 @@ def _plane_of(orientation: Orientation) -> tuple[str, Normal]:
     return ("sagittal", "coronal", "axial")[axis] if cosines[axis] >= LEAST_COSINE else "oblique", normal
 
 
+_FIRST_X_RAY = 1895
+
+
 def _date(elements: Elements) -> str:
-    """Give the first date that is one, as ISO 8601."""
+    """Give the first date that is one, as ISO 8601; what is older than X-rays stands for none."""
     for tag in _DATES:
         word = elements.word(tag).replace(".", "")
-        if re.fullmatch(r"[0-9]{8}", word):
+        if re.fullmatch(r"[0-9]{8}", word) and int(word[:4]) >= _FIRST_X_RAY:
             with contextlib.suppress(ValueError):
                 return datetime.date(int(word[:4]), int(word[4:6]), int(word[6:])).isoformat()
     return ""

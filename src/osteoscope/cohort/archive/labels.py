@@ -143,7 +143,11 @@ _NOT_THERE = "their patient, study or accession number is not in the archive"
 _ZEROS = "their patient is in the archive only if zeros at its start are added: a spreadsheet may have cut them off"
 _AMBIGUOUS = "their patient, study and accession number are not of one patient"
 _NO_KEY = "they name no patient, study or accession number"
-_LOST = (_NOT_THERE, _ZEROS, _AMBIGUOUS, _NO_KEY)
+_NO_STUDY = (
+    "their patient is in the archive, and the study or accession number that they name is not: leave it out of the "
+    "table if what they say is true of all studies of the patient"
+)
+_LOST = (_NOT_THERE, _ZEROS, _AMBIGUOUS, _NO_KEY, _NO_STUDY)
 
 
 class _Keys:
@@ -156,8 +160,14 @@ class _Keys:
 
     def patients(self, row: TableRow) -> set[str]:
         """Give the patients whom all that the row names, as far as the archive knows it, has in common."""
+        if self._names_no_study(row):
+            return set()
         known = [found for key in KEYS if (found := self._of(key, row.text(key)))]
         return set.intersection(*known) if known else set()
+
+    def _names_no_study(self, row: TableRow) -> bool:
+        """Tell whether a row is about one study, and that is not here: it says nothing of the patient's others."""
+        return any(row.text(key) for key in ("study", "accession")) and not self.studies(row)
 
     def studies(self, row: TableRow) -> frozenset[str]:
         """Give the studies that a row names."""
@@ -168,6 +178,8 @@ class _Keys:
         """Say why a row joins nobody."""
         if not any(row.text(key) for key in KEYS):
             return _NO_KEY
+        if self._names_no_study(row) and self._of("patient", row.text("patient")):
+            return _NO_STUDY
         if any(self._of(key, row.text(key)) for key in KEYS):
             return _AMBIGUOUS
         identifier = row.text("patient")

@@ -57,8 +57,7 @@ def notes_on_archive(connection: sqlite3.Connection, people: People) -> list[str
 
 
 def _studies_in_several_folders(connection: sqlite3.Connection) -> int:
-    """Count studies of which a stack lies in several folders, or stacks in folders with nothing above in common."""
-    count = 0
+    """Count studies of which a stack lies in several folders or zips."""
     folders: set[bytes] = set()
     last: tuple[str, int] | None = None
     rows = connection.execute(
@@ -72,8 +71,7 @@ def _studies_in_several_folders(connection: sqlite3.Connection) -> int:
         folders.add(path if zipped else os.path.dirname(path))  # noqa: PTH120
         if len(folders) > 1:
             split.add(study)
-    count += len(split)
-    return count
+    return len(split)
 
 
 def notes_on_choices(choices: Sequence[Choice]) -> list[str]:

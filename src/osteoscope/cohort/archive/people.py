@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING
 
+from osteoscope.cohort.archive.database import transaction
 from osteoscope.cohort.deidentify.values import is_stand_in
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ class People:
     Parameters
     ----------
     of
-        The patient of each identifier: the first, in order, of all identifiers that belong to one person.
+        The patient of each identifier: of all identifiers that belong to one person, the one that the index met first;
+        of those that it met at once, the first in order.
     joined
         Identifiers, beyond its first, of people who have several.
     several
@@ -87,7 +90,15 @@ class _Identity:
 def people_in(connection: sqlite3.Connection) -> People:
     """Find the patients of an indexed archive."""
     identities: defaultdict[str, _Identity] = defaultdict(_Identity)
-    rows = connection.execute("SELECT DISTINCT identifier, name, born, sex, study FROM stacks ORDER BY identifier")
+    # A patient keeps the pseudonym when a further identifier appears, so those that were known before go first.
+    with transaction(connection):
+        connection.execute(
+            "INSERT OR IGNORE INTO identifiers (identifier) SELECT DISTINCT identifier FROM stacks ORDER BY identifier"
+        )
+    rows = connection.execute(
+        "SELECT DISTINCT identifier, name, born, sex, study FROM stacks JOIN identifiers USING (identifier)"
+        " ORDER BY place"
+    )
     for identifier, name, born, sex, study in rows:
         identities[identifier].add(name, born, sex, study)
     groups = _Groups(identities)
@@ -110,10 +121,11 @@ def people_in(connection: sqlite3.Connection) -> People:
 
 
 class _Groups:
-    """Identifiers that are joined to each other; the first in order stands for all."""
+    """Identifiers that are joined to each other; the first in the order given stands for all."""
 
     def __init__(self, identifiers: Iterable[str]) -> None:
         self._above = {identifier: identifier for identifier in identifiers}
+        self._place = {identifier: place for place, identifier in enumerate(self._above)}
 
     def first(self, identifier: str) -> str:
         while self._above[identifier] != identifier:
@@ -121,7 +133,7 @@ class _Groups:
         return identifier
 
     def join(self, one: str, other: str) -> None:
-        low, high = sorted((self.first(one), self.first(other)))
+        low, high = sorted((self.first(one), self.first(other)), key=self._place.__getitem__)
         self._above[high] = low
 
 
@@ -145,9 +157,9 @@ def _join_by_study(identities: Mapping[str, _Identity], groups: _Groups) -> set[
             of_study[study].append(identifier)
     shared = set()
     for study, identifiers in of_study.items():
-        for other in identifiers[1:]:
-            if identities[identifiers[0]].agrees(identities[other]):
-                groups.join(identifiers[0], other)
+        for one, other in combinations(identifiers, 2):
+            if identities[one].agrees(identities[other]):
+                groups.join(one, other)
             else:
                 shared.add(study)
     return shared

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from osteoscope.cohort.archive.series_table import SERIES_TABLE
 from osteoscope.cohort.deidentify.folder import Places
 from osteoscope.cohort.table import HEADER, TABLE
-from osteoscope.errors import ConfigError
-from osteoscope.storage import refuse_existing
+from osteoscope.errors import ConfigError, InputError
+from osteoscope.storage import LOCK, folder_locked, refuse_existing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 IMAGES, MASKS = "images", "masks"
@@ -85,10 +87,10 @@ def archive_at(
         reason = "expected an index outside of the cohort, since it names the patients"
         raise ConfigError(reason, path=found, remedy="choose another place with --index")
     own = output / SERIES_TABLE
-    if own.is_file():
-        _forget_unfinished(output)
-    others = frozenset({HEADER, TABLE, IMAGES, MASKS})
-    refuse_existing(output, kind="a cohort of an archive", marker=SERIES_TABLE, others=others)
+    unfinished = {path.name for path in _unfinished(output)}
+    if not output.is_dir() or {path.name for path in output.iterdir()} - {LOCK}:
+        others = frozenset({HEADER, TABLE, IMAGES, MASKS, LOCK, *unfinished})
+        refuse_existing(output, kind="a cohort of an archive", marker=SERIES_TABLE, others=others)
     return Archive(
         folder=folder,
         labels=labels,
@@ -100,9 +102,28 @@ def archive_at(
     )
 
 
-def _forget_unfinished(output: Path) -> None:
-    """Remove the files that a killed run was writing."""
-    for name in (SERIES_TABLE, HEADER, TABLE):
-        for path in output.glob(f".{name}.*.tmp"):
+@contextlib.contextmanager
+def held(archive: Archive) -> Iterator[None]:
+    """Hold the cohort's folder, and clear it of what a killed run was writing; no folder is left with nothing in it.
+
+    Raises
+    ------
+    InputError
+        If another process makes a cohort there.
+    StorageError
+        If the operating system refuses.
+    """
+    busy = InputError("another process makes this cohort", path=archive.output, remedy="wait for it, or name another")
+    with folder_locked(archive.output, otherwise=busy):
+        for path in _unfinished(archive.output):
             with contextlib.suppress(OSError):
                 path.unlink()
+        try:
+            yield
+        finally:
+            if {path.name for path in archive.output.iterdir()} == {LOCK}:
+                shutil.rmtree(archive.output, ignore_errors=True)
+
+
+def _unfinished(output: Path) -> Iterator[Path]:
+    return (path for name in (SERIES_TABLE, HEADER, TABLE) for path in output.glob(f".{name}.*.tmp"))

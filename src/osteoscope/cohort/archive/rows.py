@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -89,10 +90,12 @@ def row_of(pictured: Pictured, measured: Measured, classes: tuple[str, ...], key
 
 
 def moved_date(date: str | None, days: int) -> str | None:
-    """Move an ISO 8601 date by days; None where there is none."""
+    """Move an ISO 8601 date by days; None where there is none, or none that can be moved so far."""
     if not date:
         return None
-    return (datetime.date.fromisoformat(date) + datetime.timedelta(days=days)).isoformat()
+    with contextlib.suppress(OverflowError):
+        return (datetime.date.fromisoformat(date) + datetime.timedelta(days=days)).isoformat()
+    return None
 
 
 def _age(label: Label, choice: Choice) -> float | None:

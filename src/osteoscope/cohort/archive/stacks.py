@@ -97,7 +97,8 @@ class ArchivedFile:
     member
         Its number in the zip at that path; negative where it lies in a folder.
     content
-        Its quick hash, and when it, or its zip, was last written: what lies between its ends is not hashed.
+        Its quick hash, and when it was last written, of a member of a zip unpacked: what lies between its ends is not
+        hashed.
     """
 
     path: Path

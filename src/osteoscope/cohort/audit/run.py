@@ -38,7 +38,7 @@ SCHEMA = 1
 COPIES_ACROSS_PATIENTS = frozenset({"duplicate-across-patients", "near-duplicate-across-patients"})
 """Kinds by which one patient may have been split into several."""
 
-VERSION = f"{__version__}.4.{look.VERSION}.{scan_look.VERSION}.{candidates.VERSION}.{confirm.VERSION}"
+VERSION = f"{__version__}.5.{look.VERSION}.{scan_look.VERSION}.{candidates.VERSION}.{confirm.VERSION}"
 """Of all that is looked for, and of how images are compared: an audit of another version is made anew."""
 
 

@@ -195,10 +195,7 @@ def _file_columns(cohort: Cohort, rows: pd.DataFrame, features: Features) -> Col
     pixels = planes * (rows["rows"] * rows["columns"]).to_numpy(dtype=np.float64)
     return Columns(
         numeric={"bytes per pixel": np.array([_bytes_of(path) for path in paths], dtype=np.float64) / pixels},
-        categorical={
-            "format": ["series" if path.is_dir() else path.suffix.lower() for path in paths],
-            "modality": rows["modality"].tolist(),
-        },
+        categorical={"format": ["series" if path.is_dir() else path.suffix.lower() for path in paths]},
     )
 
 

@@ -386,12 +386,16 @@ def auxiliary_twins(cohort: Cohort, twins: Iterable[Twin]) -> frozenset[str]:
     """Give the auxiliary images that show the same picture as a case, so that they can be kept back from training."""
     role = cohort.frame.set_index("image")["role"].to_dict()
     pairs = [(twin.first, twin.second) for twin in twins if twin.confirmed]
-    return frozenset(
+    found = {
         image
         for pair in pairs
         for image in pair
         if role[image] == "auxiliary" and "case" in {role[other] for other in pair}
-    )
+    }
+    # Of pictures with the same pixels one alone is looked at, and stands for all.
+    outside = cohort.frame[cohort.frame["role"] == "auxiliary"]
+    pixels = outside.loc[outside["image"].isin(found), "pixel_sha256"]
+    return frozenset(outside.loc[outside["pixel_sha256"].isin(pixels), "image"])
 
 
 def _told(twin: Twin) -> str:
