@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from osteoscope.cli.main import app
 from osteoscope.cohort.from_nifti import read_nifti_folder
 from osteoscope.cohort.from_table import DEFAULT_SOURCE
-from osteoscope.cohort.table import cases, pseudonyms, read_cohort
+from osteoscope.cohort.table import cases, pseudonyms, read_cohort, write_cohort
 from osteoscope.errors import InputError, TableError
 
 if TYPE_CHECKING:
@@ -119,6 +120,16 @@ def test_a_file_of_a_subject_that_lies_in_no_folder_of_one_is_listed(bids: Path)
     shutil.copy(stray, bids / stray.name)
     left = {one.image: one.reason for one in read_nifti_folder(bids).left_out}
     assert "subject" in left[stray.name]
+
+
+def test_files_whose_names_are_no_utf_8_are_listed_and_the_cohort_is_written(bids: Path, tmp_path: Path) -> None:
+    image = next(bids.rglob("sub-02_ct.nii.gz"))
+    odd = os.fsencode(image.parent) + b"/sub-02_M\xfcller_ct.nii.gz"
+    shutil.copy(image, os.fsdecode(odd))
+    cohort = read_nifti_folder(bids)
+    assert reasons(cohort)["sub-02/ct/sub-02_M\\xfcller_ct.nii.gz"] == "its name is no UTF-8: rename it"
+    write_cohort(cohort, tmp_path / "cohort")
+    assert len(read_cohort(tmp_path / "cohort").frame) == 3
 
 
 def test_a_row_about_the_session_goes_before_one_about_the_patient(bids: Path, tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.uid import UID
 
 from osteoscope.imaging.dicom import Header, decode, read_header, transfer_syntax_name
-from osteoscope.imaging.headers import LARGEST_INFLATED
+from osteoscope.imaging.headers import INFLATING, LARGEST_INFLATED
+from osteoscope.imaging.marks import read_marks
+from osteoscope.imaging.pixels import stored_frames
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 from osteoscope.imaging.volume import PixelSpacing
 
@@ -640,6 +642,52 @@ def test_a_deflated_file_that_inflates_beyond_bounds_is_refused(path: Path, monk
     refused(path, RefusalCode.TOO_LARGE, "once inflated")
     path.write_bytes(content[:start] + b"\xff" * 100)
     refused(path, RefusalCode.DAMAGED, "cannot be inflated")
+
+
+def test_what_a_mask_marks_is_not_looked_for_in_a_file_that_inflates_beyond_bounds(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dicom(path, VALUES, encoding=Stored(transfer_syntax=DEFLATED))
+    assert read_marks(path).regions == ()
+    monkeypatch.setattr("osteoscope.imaging.headers.LARGEST_INFLATED", 100)
+    monkeypatch.setattr(pydicom, "dcmread", lambda *_, **__: pytest.fail("it was inflated without a bound"))
+    with pytest.raises(RefusedImageError, match="once inflated"):
+        read_marks(path)
+
+
+def test_one_deflated_file_at_a_time_is_in_memory_when_its_pixels_are_read(path: Path) -> None:
+    write_dicom(path, np.stack([VALUES, VALUES + 1]), encoding=Stored(transfer_syntax=DEFLATED))
+    header = read_header(path)
+    with path.open("rb", buffering=0) as stream:
+        frames = stored_frames(stream, header.pixels, [0, 1])
+        next(frames)
+        # What else is inflated need not wait for whoever is slow with the second frame.
+        assert not INFLATING.locked()
+        assert len(list(frames)) == 1
+
+
+@pytest.mark.parametrize(("spacing", "found"), [((2.0, 0.01), "64 x 9600"), ((1.0, 1.0), None)])
+def test_a_radiograph_whose_pixels_are_said_to_be_far_higher_than_wide_is_refused(
+    path: Path, spacing: tuple[float, float], found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("osteoscope.imaging.bounds.LONGEST_SIDE", 5000)
+    write_dicom(path, np.zeros((48, 64), dtype=np.uint16), "DX", ImagerPixelSpacing=list(spacing))
+    if found is None:
+        assert read_header(path).aspect == 1
+    else:
+        refused(path, RefusalCode.TOO_LARGE, f"square pixels, found {found}")
+
+
+@pytest.mark.parametrize(
+    ("stated", "remark"),
+    [(None, False), ("HU", False), ("US", False), ("Z_EFF", True), ("nobody^anna", True)],
+)
+def test_a_ct_of_something_else_than_attenuation_is_remarked_on(path: Path, stated: str | None, remark: bool) -> None:
+    more: dict[str, Any] = {} if stated is None else {"RescaleType": stated}
+    write_dicom(path, VALUES, "CT", RescaleIntercept=-1024, RescaleSlope=1, **more)
+    said = [one for one in read_header(path).remarks if "type of its values" in one]
+    assert bool(said) == remark
+    assert not any("anna" in one for one in said)
 
 
 def test_a_jp2_box_of_no_length_does_not_hang(path: Path) -> None:

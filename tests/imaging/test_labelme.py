@@ -62,7 +62,22 @@ def test_what_is_not_of_this_picture_is_refused(
     assert fault.value.remedy
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"imageWidth": 0, "imageHeight": 0, "shapes": []}', "\xff\xfe"])
+_POLYGON = '{"imageWidth": 80, "imageHeight": 60, "shapes": [{"shape_type": "polygon", "points": %s}]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"imageWidth": 0, "imageHeight": 0, "shapes": []}',
+        '{"imageWidth": NaN, "imageHeight": 60, "shapes": []}',
+        "\xff\xfe",
+        _POLYGON % "[[1, 2], [30, NaN], [20, 40]]",
+        _POLYGON % f"[[1, 2], [30, 1{'0' * 400}], [20, 40]]",
+    ],
+)
 def test_what_is_no_annotation_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(text.encode("latin-1"))
@@ -70,3 +85,12 @@ def test_what_is_no_annotation_is_refused(tmp_path: Path, text: str) -> None:
         read_labelme(path, 60, 80)
     with pytest.raises(InputError, match="expected a LabelMe annotation"):
         read_labelme(tmp_path / "none.json", 60, 80)
+
+
+def test_what_stands_in_a_file_that_is_no_annotation_is_not_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes('{"imagePath": "Müller^Anna.png", "imageData": "QUFB"}'.encode("cp1252"))
+    with pytest.raises(InputError, match="something else") as fault:
+        read_labelme(path, 60, 80)
+    assert "Anna" not in str(fault.value)
+    assert "QUFB" not in str(fault.value)

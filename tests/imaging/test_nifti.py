@@ -641,6 +641,22 @@ def test_what_is_written_lies_for_simpleitk_where_it_lay(tmp_path: Path) -> None
     assert_array_equal(SimpleITK.GetArrayViewFromImage(image), MAP)
 
 
+def test_what_lies_askew_is_told_by_its_sform_alone_and_no_viewer_lays_it_elsewhere(tmp_path: Path) -> None:
+    """As a CT with a tilted gantry lies: the quaternion of a NIfTI cannot say it."""
+    affine = np.eye(4)
+    affine[:3, :3] = [[0.5, 0, 0], [0, 0.5, np.tan(np.radians(20)) * 3], [0, 0, 3]]
+    affine[:3, 3] = -60, -60, -100
+    write_nifti(tmp_path / "map.nii.gz", MAP, affine)
+    image = loaded(tmp_path / "map.nii.gz")
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 0)
+    assert_allclose(LPS_RAS @ image.affine, affine, atol=1e-4)
+    assert_allclose(image.header.get_zooms(), [0.5, 0.5, 3 / np.cos(np.radians(20))], rtol=1e-5)
+    # What reads straight axes alone refuses it.
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        SimpleITK.ReadImage(tmp_path / "map.nii.gz")
+    assert read_nifti(tmp_path / "map.nii.gz", modality="CT").geometry.affine is not None
+
+
 def test_evidence_on_a_volume_is_read_back_on_it(tmp_path: Path) -> None:
     path = saved(tmp_path / "ct.nii")
     volume = read_nifti(path, modality="CT")

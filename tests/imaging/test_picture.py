@@ -319,6 +319,12 @@ def test_a_huge_picture_is_refused_from_its_header(
         refused(path, f"at most 80 million pixels, found {columns} x {rows}")
 
 
+def test_a_picture_that_is_far_longer_than_wide_is_refused_since_the_square_round_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "long.png"
+    path.write_bytes(start_of_png(60_000, 40))
+    refused(path, "at most 16384 rows and columns of square pixels, found 60000 x 40")
+
+
 def test_floating_point_is_refused_since_its_white_is_unknown(tmp_path: Path) -> None:
     refused(saved(tmp_path / "a.tif", GREY.astype(np.float32)), "floating point")
 

@@ -21,8 +21,9 @@ def test_every_code_is_documented_once_in_its_table_and_no_other() -> None:
     refused, left_out = DOCUMENTED.split("**Read, and left out**")
     left_out = left_out.split("## For machines")[0]
     assert sorted(codes_of(left_out)) == sorted(LEFT_OUT)
-    # A scan of one file without a place is left out; a series of several files is refused.
-    only_left_out = set(LEFT_OUT) - {RefusalCode.MISSING_PLACE}
+    # A scan of one file without a place and a radiograph of several frames are left out; a series of several files
+    # without one and a picture of several frames are refused.
+    only_left_out = set(LEFT_OUT) - {RefusalCode.MISSING_PLACE, RefusalCode.SEVERAL_FRAMES}
     assert sorted(codes_of(refused)) == sorted(set(RefusalCode) - only_left_out)
 
 

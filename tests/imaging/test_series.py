@@ -465,6 +465,11 @@ def test_uneven_slices_are_refused(tmp_path: Path) -> None:
     refused(assembly, RefusalCode.UNEVEN_SLICES, "steps of 2.1 to 4.6 mm", 5)
 
 
+def test_two_slices_a_hair_apart_are_uneven_and_none_is_said_to_be_missing(tmp_path: Path) -> None:
+    assembly = assemble(write_at(tmp_path, [(0, 0, height) for height in (0, 3, 3.05, 6.05, 9.05)]))
+    refused(assembly, RefusalCode.UNEVEN_SLICES, "steps of 0.05 to 3 mm", 5)
+
+
 def test_slices_that_do_not_lie_behind_each_other_are_refused(tmp_path: Path) -> None:
     positions = [(5.0 * (index % 2), 0, 3.0 * index) for index in range(6)]
     refused(assemble(write_at(tmp_path, positions)), RefusalCode.UNEVEN_SLICES, "along one line", 6)

@@ -94,11 +94,12 @@ def test_what_is_left_out_is_told_from_what_is_used(tmp_path: Path) -> None:
     Picture.fromarray(np.full_like(GREY, 7)).save(tmp_path / "blank.png")
     write_dicom(tmp_path / "capture", GREY, "SC", ImageType=["DERIVED", "SECONDARY"])
     write_series(tmp_path / "scout", SCAN[:1], "CT", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    write_dicom(tmp_path / "frames", np.stack([GREY, GREY, GREY]), "DX")
     found = document(tmp_path)
     reasons = {image["files"][0].rpartition("/")[2]: image["not_used_because"] for image in found["images"]}
     assert reasons.pop("radiograph.png") is None
-    assert sorted(map(str, reasons.values())) == ["blank", "localiser", "secondary_capture"]
-    assert (found["readable"], found["used"], found["refused"]) == (4, 1, 0)
+    assert sorted(map(str, reasons.values())) == ["blank", "localiser", "secondary_capture", "several_frames"]
+    assert (found["readable"], found["used"], found["refused"]) == (5, 1, 0)
 
 
 def test_all_that_is_in_a_folder_is_accounted_for_once(tmp_path: Path) -> None:

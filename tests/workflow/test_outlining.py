@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +58,16 @@ def test_the_command_joins_regions_and_says_what_it_used(scan: Path, structures:
     assert (said["planes"], said["millilitres"], said["used"]) == (3, 0.9, [str(structures)])
     done = CliRunner().invoke(app, ["cohort", "outline", str(scan), str(structures), "-o", str(mask), *named])
     assert f"Mask written to {mask}: 0.9 ml in 3 planes" in done.stdout
+
+
+def test_a_name_that_is_no_utf_8_is_escaped(scan: Path, structures: Path, tmp_path: Path) -> None:
+    odd = structures.rename(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller.dcm"))
+    mask = tmp_path / "mask.nii.gz"
+    done = CliRunner().invoke(
+        app, ["cohort", "outline", str(scan), str(odd), "-o", str(mask), "--roi-name", "GTV 1", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["used"] == [f"{tmp_path}/M\\xfcller.dcm"]
 
 
 def test_what_outlines_nothing_is_refused_and_nothing_is_written(scan: Path, structures: Path, tmp_path: Path) -> None:

@@ -199,6 +199,14 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_written(tmp_path
     assert not (tmp_path / "none").exists()
 
 
+def test_a_run_that_was_killed_at_its_first_write_goes_on(tmp_path: Path) -> None:
+    output = tmp_path / "phantoms"
+    output.mkdir()
+    (output / ".phantom.json.123.tmp").write_text("{")
+    make(output, 1)
+    assert (output / "labels.csv").is_file()
+
+
 def test_a_folder_of_something_else_is_left_alone(four: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

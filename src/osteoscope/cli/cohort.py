@@ -283,14 +283,14 @@ def outline(
     """
     from osteoscope import workflow
 
-    made = workflow.outline_lesion(image, files, output, names=roi_names or [])
+    made = workflow.outline_lesion(image, files, output, names=roi_names or []).to_json()
     lines = [
-        f"Mask written to {made.mask}: {made.millilitres:g} ml in {made.planes} planes",
-        *(f"  from {path}" for path in made.used),
-        *(f"  not used: {path}: {reason}" for path, reason in made.unused),
-        *(f"  note: {sentence}" for sentence in made.told),
+        f"Mask written to {made['mask']}: {made['millilitres']:g} ml in {made['planes']} planes",
+        *(f"  from {path}" for path in made["used"]),
+        *(f"  not used: {one['file']}: {one['reason']}" for one in made["unused"]),
+        *(f"  note: {sentence}" for sentence in made["told"]),
     ]
-    summary(made.to_json(), lines, as_json=json)
+    summary(made, lines, as_json=json)
 
 
 @app.command("show")

@@ -148,12 +148,14 @@ def look_at_folder(folder: Path) -> NiftiFolder:
     for name, path in files.items():
         one = (_bids_file if bids else _plain_file)(name, path)
         reason = None if _NIFTI.search(name) else "it is no NIfTI file"
+        if reason is None and not _can_be_written(name):
+            reason = "its name is no UTF-8: rename it"
         if reason is None and bids:
             reason = _not_used_in_bids(one)
         if reason is None:
             found.append(one)
         elif not name.lower().endswith(_DESCRIBING) and name not in _DESCRIPTIONS:
-            unused[name] = reason
+            unused[printable(name)] = reason
     if all(one.is_mask for one in found):
         instead = "masks alone" if found else "none"
         left = next((name for name in unused if _NIFTI.search(name)), None)
@@ -172,6 +174,14 @@ def look_at_folder(folder: Path) -> NiftiFolder:
         masks=tuple(one for one in found if one.is_mask),
         unused=unused,
     )
+
+
+def _can_be_written(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def patients_of(one: NiftiFile, patients: Collection[str]) -> list[str]:

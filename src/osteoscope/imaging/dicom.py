@@ -11,6 +11,7 @@ import numpy as np
 from pydicom.config import IGNORE
 from pydicom.uid import UID
 
+from osteoscope.imaging.bounds import check_longest_side
 from osteoscope.imaging.frames import Frame, frames_of
 from osteoscope.imaging.headers import (
     DOUBLE_PIXEL_DATA,
@@ -224,6 +225,8 @@ def _header(path: Path, stamp: Stamp, transfer_syntax: str, elements: Elements, 
     modality, aside = _kind(elements, pixels)
     frames = frames_of(elements, pixels.frames, placed=modality != "radiograph")
     spacing, aspect = _spacing(elements, frames, modality, remarks)
+    if modality == "radiograph":
+        check_longest_side(pixels.rows * aspect, pixels.columns, path)
     _remark_on_place(frames, elements, remarks)
     return Header(
         path=path,

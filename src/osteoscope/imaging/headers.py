@@ -123,7 +123,6 @@ _TEXT = frozenset(
         0x00180082,  # Inversion Time
         0x00180086,  # Echo Numbers
         0x00181060,  # Trigger Time
-        0x00181114,  # Estimated Radiographic Magnification Factor
         0x00181164,  # Imager Pixel Spacing
         0x00181210,  # Convolution Kernel
         0x00181314,  # Flip Angle
@@ -145,7 +144,6 @@ _TEXT = frozenset(
         0x00281052,  # Rescale Intercept
         0x00281053,  # Rescale Slope
         0x00281054,  # Rescale Type
-        0x20500020,  # Presentation LUT Shape
     }
 )
 
@@ -317,12 +315,13 @@ def scan(stream: FileIO, *, also: frozenset[int] = _NONE) -> Scan:
     stated, start = _meta(window, start)
     if stated == DEFLATED:
         # One at a time, since what a file inflates to may fill much memory.
-        with _INFLATING:
+        with INFLATING:
             return _scanned(_Window.over(inflate(stream, start)), 0, stated, also)
     return _scanned(window, start, stated, also)
 
 
-_INFLATING = threading.Lock()
+INFLATING = threading.Lock()
+"""Held by whoever has the inflated bytes of a file."""
 
 
 def _scanned(window: _Window, start: int, stated: str, also: frozenset[int]) -> Scan:

@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from osteoscope.errors import InputError
 from osteoscope.imaging.prepare import Lesion
 
@@ -99,11 +101,15 @@ def _read(path: Path) -> tuple[tuple[float, float], list[_Shape]]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         size = float(content["imageHeight"]), float(content["imageWidth"])
         shapes = [_Shape(kind=shape["shape_type"], points=_points(shape["points"])) for shape in content["shapes"]]
+        if not np.isfinite([*size, *(value for shape in shapes for point in shape.points for value in point)]).all():
+            msg = "a number that is none"
+            raise ValueError(msg)
         if not min(size) > 0:
             msg = f"a picture of {size[1]:g} x {size[0]:g} pixels"
             raise ValueError(msg)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"expected a LabelMe annotation, found something else: {error!r}"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        # The error itself may hold all of the file, and with it a name and the picture.
+        reason = f"expected a LabelMe annotation, found something else ({type(error).__name__})"
         raise InputError(reason, path=path, remedy="save or copy it again") from error
     return size, shapes
 

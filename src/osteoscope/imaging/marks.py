@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from osteoscope.errors import InputError
+from osteoscope.imaging.headers import scan
 from osteoscope.imaging.on_grid import OF_THIS_VOLUME
+from osteoscope.imaging.opened import opened
 from osteoscope.imaging.refusal import RefusedImageError
 
 if TYPE_CHECKING:
@@ -103,6 +105,9 @@ def read_marks(path: Path) -> Marks:
         "ROIContourSequence",
         "RTROIObservationsSequence",
     ]
+    # Bounded, where pydicom would inflate whatever a file holds.
+    with opened(path) as stream:
+        scan(stream)
     try:
         found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
         sop_class = text_of(found, "SOPClassUID")

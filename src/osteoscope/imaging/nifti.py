@@ -139,9 +139,12 @@ def _header_of(shape: tuple[int, ...], affine: NDArray[np.float64], stored: type
     header.set_xyzt_units("mm")
     place_in_ras = LPS_RAS @ affine
     header.set_sform(place_in_ras, code=_SCANNER)
-    # A quaternion cannot hold skew axes.
-    with contextlib.suppress(HeaderDataError):
+    try:
         header.set_qform(place_in_ras, code=_SCANNER, strip_shears=False)
+    except HeaderDataError:
+        # A quaternion cannot hold skew axes, and nibabel leaves one that says they are straight.
+        header["qform_code"] = 0
+        header.set_zooms(np.linalg.norm(place_in_ras[:3, :3], axis=0))
     content = io.BytesIO()
     header.write_to(content)
     return content.getvalue()

@@ -193,10 +193,19 @@ def _described(image: Image) -> str:
     return f"{image.dicom_modality or image.format} of {planes} x {rows} x {columns}"
 
 
+def fault_of_shape(image: Image) -> RefusalCode | None:
+    """Say why an image cannot be read as a plane or as planes of a patient; None where it can."""
+    geometry = image.volume.geometry
+    if image.volume.modality == "radiograph":
+        return RefusalCode.SEVERAL_FRAMES if geometry.shape[0] > 1 else None
+    return RefusalCode.MISSING_PLACE if geometry.affine is None else None
+
+
 def not_used_because(image: Image, values: Values) -> RefusalCode | None:
     """Say why an image that can be read is left out unless it is asked for; None where it is used."""
-    if image.aside is not None:
-        return image.aside
+    fault = image.aside or fault_of_shape(image)
+    if fault is not None:
+        return fault
     if values.blank:
         return RefusalCode.BLANK
     return RefusalCode.LABELS if values.labels and image.format in _OF_LABELS else None

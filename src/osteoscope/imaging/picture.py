@@ -22,6 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from osteoscope.imaging.bounds import check_longest_side
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 from osteoscope.imaging.signature import START, kind_of
 from osteoscope.imaging.volume import Geometry, Planes, Source, Volume
@@ -224,6 +225,7 @@ def _rows_and_columns(picture: ImageFile, path: Path) -> tuple[int, int]:
     if columns * rows > LARGEST_PIXELS:
         reason = f"expected at most {LARGEST_PIXELS // 10**6} million pixels, {found}"
         raise RefusedImageError(RefusalCode.TOO_LARGE, reason, path=path, remedy="export it at a lower resolution")
+    check_longest_side(rows, columns, path)
     if min(columns, rows) < SMALLEST_SIDE:
         reason = f"expected at least {SMALLEST_SIDE} rows and columns, {found}"
         remedy = "export it at its full resolution, or leave it out"

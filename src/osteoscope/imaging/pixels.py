@@ -20,7 +20,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 
 from osteoscope.imaging import lossless_jpeg
-from osteoscope.imaging.headers import DEFLATED, EXPLICIT_BIG, inflate, start_of_deflated
+from osteoscope.imaging.headers import DEFLATED, EXPLICIT_BIG, INFLATING, inflate, start_of_deflated
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 
 if TYPE_CHECKING:
@@ -143,10 +143,16 @@ def stored_frames(stream: FileIO, pixels: PixelFormat, frames: Sequence[int]) ->
         If a frame is truncated, damaged, compressed otherwise than it states, or not of the header's shape.
     """
     if pixels.native:
-        deflated = pixels.transfer_syntax == DEFLATED
-        source = io.BytesIO(inflate(stream, start_of_deflated(stream))) if deflated else stream
+        if pixels.transfer_syntax == DEFLATED:
+            # All at once, so that no more than one file is inflated at a time.
+            with INFLATING:
+                inflated = io.BytesIO(inflate(stream, start_of_deflated(stream)))
+                decoded = [_bits(_native(inflated, pixels, index), pixels) for index in frames]
+                del inflated
+            yield from decoded
+            return
         for index in frames:
-            yield _bits(_native(source, pixels, index), pixels)
+            yield _bits(_native(stream, pixels, index), pixels)
         return
     pieces = _pieces(stream, pixels)
     for index in frames:

@@ -90,6 +90,7 @@ LEFT_OUT = {
     RefusalCode.BLANK: "every pixel has the same value",
     RefusalCode.LABELS: "numbers of regions rather than grey values",
     RefusalCode.MISSING_PLACE: "its place in the patient is not stated, so that nothing is known of its scale",
+    RefusalCode.SEVERAL_FRAMES: "several frames rather than one radiograph",
 }
 """What is read and yet not used, unless it is asked for: what it is, without a full stop."""
 

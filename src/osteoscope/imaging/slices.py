@@ -5,7 +5,8 @@ and round the body otherwise: nothing is stretched, so that what is large looks 
 its values, and those of its neighbours before and behind it (2.5-D). It keeps an affine into the patient, so that what
 is found in it can be shown on the volume.
 
-Whether regions of lesions are given is a setting of a whole cohort, never of a case: they are read at another spacing.
+Training, evaluation and prediction read the body. A cut round a region is for a cohort in which each scan has one: it
+is read at another spacing, so it could be a setting of a whole cohort and never of a case.
 """
 
 from __future__ import annotations

@@ -228,6 +228,8 @@ def _common(steps: NDArray[np.float64]) -> float:
     common = float(steps[0])
     for step in steps.tolist():
         larger, smaller = max(step, common), min(step, common)
+        if smaller <= LARGEST_DEVIATION:
+            return float(smaller)
         while smaller > LARGEST_DEVIATION:
             larger, smaller = smaller, abs(larger - round(larger / smaller) * smaller)
         common = larger

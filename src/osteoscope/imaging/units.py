@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,7 @@ def units_of(elements: Elements, pixels: PixelFormat, modality: Modality, remark
             remarks.append("the lowest values are to be shown white, which is left to whoever shows them")
         if modality == "CT" and 0x00281053 not in elements and not elements.sequences:
             remarks.append("neither a rescale slope nor a modality LUT is stated, and the values are taken as stored")
+        _remark_on_type(elements, modality, remarks)
     return Units(
         grey=modality == "radiograph",
         low=-(1 << (pixels.stored - 1)) if pixels.signed else 0,
@@ -175,6 +177,14 @@ def units_of(elements: Elements, pixels: PixelFormat, modality: Modality, remark
         inverse=inverse,
         padding=_padding(elements, pixels),
     )
+
+
+def _remark_on_type(elements: Elements, modality: Modality, remarks: list[str]) -> None:
+    """Tell where a CT's values are none of attenuation, as those of dual energy are (PS3.3 C.11.1.1.2)."""
+    stated = elements.word(0x00281054)
+    if modality == "CT" and stated not in ("", "HU", "US"):
+        known = stated if re.fullmatch("[A-Z_0-9]{1,16}", stated) else "another"
+        remarks.append(f"the type of its values is stated as {known}, and they are taken for Hounsfield units")
 
 
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")

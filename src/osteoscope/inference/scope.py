@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from osteoscope.imaging.mixed import named_together
-from osteoscope.imaging.open import not_used_because, study_of
-from osteoscope.imaging.refusal import Refusal, RefusalCode
+from osteoscope.imaging.open import fault_of_shape, not_used_because, study_of
+from osteoscope.imaging.refusal import LEFT_OUT, Refusal, RefusalCode
 from osteoscope.imaging.values import values_of
 from osteoscope.storage import SHORT_HASH, sha256_of_file, short_hash
 
@@ -34,18 +34,6 @@ if TYPE_CHECKING:
 
 LEAST_COVERED = 0.5
 """Of the largest of a study's CT series, in mm3, that another one must cover to be read in its place."""
-
-_ASIDE = {
-    RefusalCode.SECONDARY_CAPTURE: "a captured screen or a scanned film",
-    RefusalCode.COLOUR: "a picture in colour",
-    RefusalCode.OTHER_MODALITY: "neither CT, MR nor a radiograph",
-    RefusalCode.MOSAIC: "several slices side by side",
-    RefusalCode.LOCALISER: "a scout on which other images were planned",
-    RefusalCode.BLANK: "every pixel has the same value",
-    RefusalCode.LABELS: "numbers of regions rather than grey values",
-    RefusalCode.MISSING_PLACE: "a scan that does not state its place in the patient",
-    RefusalCode.SEVERAL_FRAMES: "several frames rather than one radiograph",
-}
 
 NotUsedCode = RefusalCode | Literal["outside", "other_series", "copy"]
 
@@ -223,20 +211,17 @@ def select_images(study: Study, modalities: Sequence[Modality], *, research: boo
 
 def _outside(one: StudyImage, modalities: Sequence[Modality], *, research: bool) -> LeftOut | None:
     """Say what about an image is such that the bundle does not read it, as far as is known without its values."""
-    image, geometry = one.image, one.image.volume.geometry
-    code: RefusalCode | None = None
+    image = one.image
     if image.aside is not None and not research:
-        code = image.aside
+        code: RefusalCode | None = image.aside
     elif one.modality not in modalities:
         reason = f"{_indefinite(image.kind)}, where {named_together(modalities)} are read"
         return LeftOut(name=one.name, image=image, code="outside", reason=reason)
-    elif one.modality == "radiograph" and geometry.shape[0] > 1:
-        code = RefusalCode.SEVERAL_FRAMES
-    elif one.modality != "radiograph" and geometry.affine is None:
-        code = RefusalCode.MISSING_PLACE
+    else:
+        code = fault_of_shape(image)
     if code is None:
         return None
-    reason = _ASIDE[code]
+    reason = LEFT_OUT[code]
     if code is RefusalCode.OTHER_MODALITY:
         reason = f"{_indefinite(image.kind)}, which is {reason}"
     return LeftOut(name=one.name, image=image, code=code, reason=reason)
@@ -246,7 +231,7 @@ def _no_picture(one: StudyImage, values: Values, used: Sequence[UsedImage]) -> L
     """Say what about an image's values is such that there is nothing, or nothing new, to be read."""
     code = not_used_because(replace(one.image, aside=None), values)
     if code is not None:
-        return LeftOut(name=one.name, image=one.image, code=code, reason=_ASIDE[code])
+        return LeftOut(name=one.name, image=one.image, code=code, reason=LEFT_OUT[code])
     twin = next((other for other in used if other.values.sha256 == values.sha256), None)
     if twin is None:
         return None

@@ -43,12 +43,14 @@ class OutlineSummary:
 
     def to_json(self) -> dict[str, Any]:
         """Give all as JSON."""
+        from osteoscope.imaging.discover import printable
+
         return {
-            "mask": str(self.mask),
+            "mask": printable(self.mask),
             "planes": self.planes,
             "millilitres": self.millilitres,
-            "used": [str(path) for path in self.used],
-            "unused": [{"file": str(path), "reason": reason} for path, reason in self.unused],
+            "used": [printable(path) for path in self.used],
+            "unused": [{"file": printable(path), "reason": reason} for path, reason in self.unused],
             "told": list(self.told),
         }
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from osteoscope import __version__
 from osteoscope.errors import ConfigError, RunError, StorageError, require
 from osteoscope.processes import begin_process, cores, spawning
-from osteoscope.storage import LOCK, folder_locked, write_json, write_text
+from osteoscope.storage import folder_locked, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -198,7 +198,7 @@ def _refuse_other(output: Path, recipe: _Recipe) -> None:
     """Refuse a file, a folder of something else, and phantoms that other settings made."""
     wanted = _header(recipe)
     try:
-        if not output.exists() or (output.is_dir() and all(path.name == LOCK for path in output.iterdir())):
+        if not output.exists() or (output.is_dir() and all(path.name.startswith(".") for path in output.iterdir())):
             return
         header = json.loads((output / HEADER).read_text(encoding="utf-8"))
         found = {name: header[name] for name in wanted}
