@@ -12,7 +12,7 @@ from osteoscope.errors import ImageError, InputError
 from osteoscope.imaging.masks import read_mask
 from osteoscope.imaging.open import not_used_because, open_image
 from osteoscope.imaging.picture import is_blank, pixel_sha256, read_picture
-from osteoscope.imaging.refusal import LEFT_OUT, RefusalCode, RefusedImageError
+from osteoscope.imaging.refusal import LEFT_OUT, RefusedImageError
 from osteoscope.imaging.signature import START, kind_of
 from osteoscope.imaging.values import values_of
 from osteoscope.processes import readers
@@ -135,8 +135,6 @@ def _measure_scan(path: Path, root: Path, mask: str | None) -> Measured:
         return _measure_radiograph(path, image)
     values = values_of(volume)
     code = not_used_because(image, values)
-    if code is None and volume.geometry.affine is None:
-        code = RefusalCode.MISSING_PLACE
     if code is not None:
         reason = f"expected a CT or MR scan, found one that is not used: {LEFT_OUT[code]}"
         raise RefusedImageError(code, reason, path=path, remedy="leave it out")
