@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from osteoscope.cohort.deidentify.values import age_between, capped_age
+from osteoscope.cohort.deidentify.values import age_between, capped_age, moved
 from osteoscope.cohort.table import Row
 from osteoscope.imaging.person import years_of
 
@@ -91,11 +90,8 @@ def row_of(pictured: Pictured, measured: Measured, classes: tuple[str, ...], key
 
 def moved_date(date: str | None, days: int) -> str | None:
     """Move an ISO 8601 date by days; None where there is none, or none that can be moved so far."""
-    if not date:
-        return None
-    with contextlib.suppress(OverflowError):
-        return (datetime.date.fromisoformat(date) + datetime.timedelta(days=days)).isoformat()
-    return None
+    found = moved((date or "").replace("-", ""), "DA", days)
+    return None if found is None else datetime.date.fromisoformat(found).isoformat()
 
 
 def _age(label: Label, choice: Choice) -> float | None:
