@@ -324,7 +324,8 @@ def _predict_study(study: Study, stop: Stop, *, question: Question, predictor: P
             _keeping_planes(study), question.bundle.manifest.modalities, research=question.research
         )
         if not selection.used and not selection.left_out:
-            return _refused_row(study, selection.refused, question, target)
+            _take_away(target)
+            return _refused_row(study, selection.refused, question)
         explained = explain_study(
             selection, question.bundle, predictor, question.told, research=question.research, check=stop.check
         )
@@ -336,7 +337,8 @@ def _predict_study(study: Study, stop: Stop, *, question: Question, predictor: P
         # The next study would meet the same.
         raise
     except Exception as error:
-        return _refused_row(study, (Refusal.of(error, *study.files),), question, target)
+        _take_away(target)
+        return _refused_row(study, (Refusal.of(error, *study.files),), question)
 
 
 def _told(study: Study, question: Question) -> Told:
@@ -394,11 +396,14 @@ def _row(prediction: StudyPrediction) -> StudyRow:
     )
 
 
-def _refused_row(study: Study, refusals: Sequence[Refusal], question: Question, target: Path) -> StudyRow:
-    """Say why there is no answer; one to an earlier request, of other files or another bundle, is taken away."""
+def _take_away(target: Path) -> None:
+    """Remove the answer to an earlier request, of other files or another bundle; anything else stays."""
     with contextlib.suppress(StorageError):
         _refuse_strange(target)
         shutil.rmtree(target, ignore_errors=True)
+
+
+def _refused_row(study: Study, refusals: Sequence[Refusal], question: Question) -> StudyRow:
     refused: Counter[str] = Counter()
     for one in refusals:
         refused[one.code] += len(one.files)
