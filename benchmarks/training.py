@@ -117,9 +117,9 @@ def monais(store: CaseStore, config: Config, device: Device) -> float:
     learnt, started = 0, time.perf_counter()
     for _ in range(settings.epochs):
         for batch in loader:
-            labels = batch["label"]
-            membership = torch.eye(len(labels), dtype=torch.bool)
-            prepared = torch.as_tensor(batch["image"]).contiguous(memory_format=torch.channels_last)
+            labels = batch["label"].to(fabric.device)
+            membership = torch.eye(len(labels), dtype=torch.bool, device=fabric.device)
+            prepared = torch.as_tensor(batch["image"]).contiguous(memory_format=torch.channels_last).to(fabric.device)
             learnt += len(labels)
             loss = functional.cross_entropy(wrapped(prepared, membership).logits.float(), labels)
             fabric.backward(loss)

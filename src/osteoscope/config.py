@@ -392,15 +392,15 @@ def preset_config(
             raise ConfigError(f"{read}, so --roi {roi} cannot be", remedy="leave --roi out")
         mix = () if isinstance(modality, str) else modality
         return _for_volumes(preset, chosen, mix=mix, seed=seed, folds=folds, split=split)
-    size, looks, epochs, closer_epochs, repeats = {
-        "quick": (96, 8_000, 3, 4, 1),
-        "standard": (96, 60_000, 9, 16, 1),
-        "full": (224, 200_000, 12, 16, 3),
+    size, looks, batch, rate, epochs, closer_epochs, repeats = {
+        "quick": (96, 8_000, 24, 1e-3, 3, 4, 1),
+        "standard": (96, 60_000, 24, 1e-3, 9, 16, 1),
+        "full": (224, 200_000, 64, 1.5e-3, 12, 16, 3),
     }[preset]
     return Config(
         preparation=PreparationConfig(size=size, roi=roi, second_look=second_look),
         network=chosen,
-        auxiliary=AuxiliaryConfig(looks=looks),
+        auxiliary=AuxiliaryConfig(looks=looks, batch_size=batch, learning_rate=rate),
         training=TrainingConfig(
             epochs=epochs,
             closer_epochs=closer_epochs if second_look else 0,

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnContext
     from multiprocessing.process import BaseProcess
 
+MOST_BESIDE = 8
+"""Processes that fit networks at the same time, at most."""
+
 
 def spawning() -> SpawnContext:
     """Give the way in which processes are started: anew, since a process that has threads must not be forked."""

@@ -205,7 +205,6 @@ def test_a_process_in_which_such_an_error_comes_up_tells_of_it(work: Work, monke
         (replace(TWO, threads=16), 15.5, 3),
         (replace(TWO, threads=16), 2, 1),
         (replace(TWO, threads=16), None, 8),
-        (replace(TWO, kind="cuda", threads=16), 256, 1),
     ],
 )
 def test_as_many_at_once_as_there_are_threads_and_memory(
@@ -213,6 +212,15 @@ def test_as_many_at_once_as_there_are_threads_and_memory(
 ) -> None:
     monkeypatch.setattr(side_by_side, "memory", lambda: None if memory is None else int(memory * 2**30))
     assert processes_for(device) == expected
+
+
+@pytest.mark.parametrize(("gibibytes", "expected"), [(8, 1), (40, 3), (139, 8)])
+def test_a_gpu_is_shared_by_as_many_as_its_memory_is_enough_for(
+    gibibytes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_by_side, "memory", lambda: 256 * 2**30)
+    monkeypatch.setattr(side_by_side, "memory_of", lambda device: gibibytes * 2**30 if device.type == "cuda" else None)
+    assert processes_for(replace(TWO, kind="cuda", threads=16)) == expected
 
 
 class Ending(Silent):

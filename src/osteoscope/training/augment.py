@@ -1,7 +1,8 @@
 """Random looks at images and random changes of what is seen, a batch at a time and on the device that computes.
 
 What is drawn and how it is applied are apart, so that a step can be replayed: `draw_looks` and `draw_changes` use CPU
-generators (the same numbers whatever the device), `apply_changes` uses none.
+generators (the same numbers whatever the device, but for the noise, of which there are as many as pixels),
+`apply_changes` uses none.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from osteoscope.config import AugmentationConfig
     from osteoscope.training.planes import PlaneStore
+
+_CPU = torch.device("cpu")
 
 # Sides of an erased rectangle, as a share of the plane's side.
 ERASED_SIDES = (0.1, 0.35)
@@ -106,7 +109,13 @@ class Changes:
 
 
 def draw_changes(
-    planes: int, *, size: int, canvas: int, settings: AugmentationConfig, generator: torch.Generator
+    planes: int,
+    *,
+    size: int,
+    canvas: int,
+    settings: AugmentationConfig,
+    generator: torch.Generator,
+    device: torch.device = _CPU,
 ) -> Changes:
     """Draw the changes of a batch.
 
@@ -120,6 +129,8 @@ def draw_changes(
         How far each change may go.
     generator
         A CPU generator; advanced by the same amount whatever is drawn.
+    device
+        Where they are applied, and so where the changes are given.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -138,16 +149,25 @@ def draw_changes(
         ],
         dim=-2,
     )
-    return Changes(
+    changes = Changes(
         matrices=matrices,
         gammas=torch.exp(uniform(-1, 1) * settings.gamma),
         blurred=uniform(0, 1) < settings.blur,
-        noise=torch.randn(planes, 1, size, size, generator=generator) * uniform(0, settings.noise, 1, 1, 1),
+        noise=_normal((planes, 1, size, size), generator, device) * uniform(0, settings.noise, 1, 1, 1).to(device),
         erased=_draw_rectangles(uniform(0, 1, 5), size, settings.erase),
         collimated=_draw_borders(uniform(0, 1, 3), size, settings.collimate),
         # Most borders are black; on a copied film they are white.
         blank=(uniform(0, 1) < 0.3).float(),
     )
+    return changes.to(device)
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Draw normal numbers; on an accelerator there, which is quicker than to draw them here and to bring them over."""
+    if device.type == "cpu":
+        return torch.randn(shape, generator=generator)
+    seed = int(torch.randint(2**31, (), generator=generator))
+    return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)
 
 
 def _draw_rectangles(draws: Tensor, size: int, share: float) -> Tensor:
@@ -230,8 +250,10 @@ def see(
     """Draw looks at images of a store and what changes in them, and cut the planes; arguments as of the parts."""
     looks = draw_looks(images, store, settings, rng)
     canvas, device = store.canvases.shape[-1], store.device
-    changes = draw_changes(len(looks.kinds), size=store.size, canvas=canvas, settings=settings, generator=generator)
-    planes, lesions = apply_changes(*store.at(looks.canvases), changes.to(device))
+    changes = draw_changes(
+        len(looks.kinds), size=store.size, canvas=canvas, settings=settings, generator=generator, device=device
+    )
+    planes, lesions = apply_changes(*store.at(looks.canvases), changes)
     if store.indicators is not None:
         # Behind all changes: what a plane is of does not change with them.
         told = store.indicators[looks.images].to(device)[:, :, None, None]

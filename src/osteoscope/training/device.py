@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -44,6 +46,9 @@ def choose_device(precision: Precision | Literal["auto"], threads: int | None) -
         Of the processor; None takes as many as torch would.
     """
     cuda = torch.cuda.is_available()
+    if cuda:
+        # Without it products of matrices may differ from run to run (NVIDIA, cuBLAS, results reproducibility).
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     capabilities = torch.cpu.get_capabilities()
     if precision == "auto":
         # Without such instructions bfloat16 is emulated, and slower than float32.
@@ -55,6 +60,11 @@ def choose_device(precision: Precision | Literal["auto"], threads: int | None) -
         precision=precision,
         threads=threads or torch.get_num_threads(),
     )
+
+
+def memory_of(device: torch.device) -> int:
+    """Count the bytes of memory that a GPU has; of the processor, which nothing is copied for, no end of them."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else sys.maxsize
 
 
 @contextlib.contextmanager

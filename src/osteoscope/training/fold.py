@@ -181,7 +181,7 @@ class Bench:
 
     On a processor a fit takes one thread: two make it 1.4 times as fast, while two fits beside each other are done in
     half of the time (`osteoscope.training.side_by_side`; measured by ``benchmarks/folds.py``), and so the bits are the
-    same however many there are.
+    same however many there are. Beside an accelerator it takes the threads that it is given.
     """
 
     def __init__(self, work: Work) -> None:
@@ -256,6 +256,8 @@ def _do_fold(part: Part, work: Work, store: CaseStore, rehearsal: Rehearsal | No
     member = Member(engine=engine, encoder=encoder)
     prepared = [prepare_case(case, config.preparation) for case in testing]
     explained = [predict_case(case, planes, [member]) for case, planes in zip(testing, prepared, strict=True)]
+    # The forward pass of a torch network once more, which an accelerator does in no time.
+    network.to(work.device.kind)
     differences = [
         _difference(network, images, said.prediction.images, member.covariates(case))
         for case, images, said in zip(testing, prepared, explained, strict=True)
@@ -287,12 +289,14 @@ def _difference(
     covariates: NDArray[np.float32] | None,
 ) -> float:
     """Measure, for a patient of several looks that speak, what the closed form leaves out for the last class."""
+    device = network.head.linear.weight.device
+    scores = scores_of(look.likelihood for image in images for look in image.speaking)
     return difference_through_weights(
         network,
-        torch.from_numpy(prepared.speaking_planes(images)),
-        scores=torch.from_numpy(scores_of(look.likelihood for image in images for look in image.speaking)),
+        torch.from_numpy(prepared.speaking_planes(images)).to(device),
+        scores=torch.from_numpy(scores).to(device),
         target=network.head.linear.out_features - 1,
-        covariates=None if covariates is None else torch.from_numpy(covariates)[None],
+        covariates=None if covariates is None else torch.from_numpy(covariates)[None].to(device),
     )
 
 

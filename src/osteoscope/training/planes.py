@@ -14,6 +14,7 @@ from osteoscope.imaging.prepare import Square, lesion_on_plane, outline_mask, re
 from osteoscope.inference.radiographs import lesions_on, read_pixels
 from osteoscope.processes import readers
 from osteoscope.training import room
+from osteoscope.training.device import memory_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,9 +93,10 @@ class PlaneStore:
     def on(self, device: torch.device) -> PlaneStore:
         """Cut planes on the device that computes; places are looked up on the CPU.
 
-        What planes are cut from moves there, too, unless it is so much that it lies on disk.
+        What planes are cut from moves there, too, unless it is so much that it lies on disk, or would take more of the
+        device than a quarter.
         """
-        if self.canvases.nbytes + self.lesions.nbytes > room.MOST_IN_MEMORY:
+        if self.canvases.nbytes + self.lesions.nbytes > min(room.MOST_IN_MEMORY, memory_of(device) // 4):
             return replace(self, device=device)
         return replace(self, canvases=self.canvases.to(device), lesions=self.lesions.to(device), device=device)
 

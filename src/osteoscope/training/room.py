@@ -15,14 +15,16 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from osteoscope.errors import StorageError
+from osteoscope.processes import MOST_BESIDE, memory
 from osteoscope.storage import cache_folder, storage_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_IN_MEMORY = 2**31
-"""Bytes of canvases that are held in memory, and on the device that computes; more are laid on disk. It is half of what
-`osteoscope.training.side_by_side` wants for each process that fits, which the network needs, too."""
+LEAST_IN_MEMORY = 2**31
+MOST_IN_MEMORY = max(LEAST_IN_MEMORY, (memory() or 0) // (2 * MOST_BESIDE))
+"""Bytes of canvases that are held in memory; more are laid on disk. It is half of what there is for each process that
+fits (`osteoscope.training.side_by_side`), since the network needs memory, too."""
 
 
 def room_for_canvases(planes: int, channels: int, side: int) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:

@@ -1,4 +1,8 @@
-"""Folds do not depend on each other: on a processor of several cores they are fitted beside each other."""
+"""Folds do not depend on each other: where there are several cores they are fitted beside each other.
+
+On an accelerator, too: a step of these networks is some thousand small kernels, and one process cannot ask for them as
+fast as they are done.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,15 @@ import contextlib
 import traceback
 from collections import deque
 from copy import copy
+from dataclasses import replace
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import torch
+
 from osteoscope.errors import RunError
-from osteoscope.processes import begin_process, interruptions_held, memory, spawning
+from osteoscope.processes import MOST_BESIDE, begin_process, interruptions_held, memory, spawning
+from osteoscope.training.device import memory_of
 from osteoscope.training.fold import Bench, FitWatcher
 
 if TYPE_CHECKING:
@@ -20,9 +28,10 @@ if TYPE_CHECKING:
     from osteoscope.training.device import Device
     from osteoscope.training.fold import Part, Work
 
-MOST_PROCESSES = 8
 MEMORY = 4 * 2**30
 """Bytes that the machine has for each process at least: each holds the images that are learnt from by itself."""
+DEVICE_MEMORY = 12 * 2**30
+"""Bytes that an accelerator has for each process at least: for what it holds of the images, and for a step."""
 
 _SECONDS_TO_LEAVE = 10
 
@@ -37,9 +46,9 @@ class FitsWatcher(FitWatcher, Protocol):
 def fit_parts(parts: Sequence[Part], work: Work, watcher: FitsWatcher) -> Generator[Part]:
     """Do fits, and give each when it is done.
 
-    On an accelerator, or with one thread, they are done here, one after the other; else beside each other, in as many
-    processes as the device has threads and there is memory for (`processes_for`). What is written is the same to the
-    byte.
+    With one thread they are done here, one after the other; else beside each other, in as many processes as there are
+    threads and memory for (`processes_for`), each with its share of the threads. On a processor what is written is the
+    same to the byte.
 
     Parameters
     ----------
@@ -68,16 +77,16 @@ def fit_parts(parts: Sequence[Part], work: Work, watcher: FitsWatcher) -> Genera
 
 
 def processes_for(device: Device) -> int:
-    """Say how many fits a device does at once: at most `MOST_PROCESSES`, with `MEMORY` for each."""
-    if device.kind != "cpu":
-        return 1
+    """Say how many fits a device does at once: at most `MOST_BESIDE`, with `MEMORY` and `DEVICE_MEMORY` for each."""
     there = memory()
-    fitting = MOST_PROCESSES if there is None else there // MEMORY
-    return max(1, min(device.threads, fitting, MOST_PROCESSES))
+    fitting = MOST_BESIDE if there is None else there // MEMORY
+    on_device = memory_of(torch.device(device.kind)) // DEVICE_MEMORY
+    return max(1, min(device.threads, fitting, on_device, MOST_BESIDE))
 
 
 def _beside_each_other(parts: Sequence[Part], work: Work, watcher: FitsWatcher, processes: int) -> Generator[Part]:
     waiting, workers = deque(parts), dict[Any, _Worker]()
+    work = replace(work, device=replace(work.device, threads=work.device.threads // processes))
     try:
         for _ in range(processes):
             worker = _Worker(work)
