@@ -395,7 +395,7 @@ def preset_config(
     size, looks, batch, rate, epochs, closer_epochs, repeats = {
         "quick": (96, 8_000, 24, 1e-3, 3, 4, 1),
         "standard": (96, 60_000, 24, 1e-3, 9, 16, 1),
-        "full": (224, 200_000, 64, 1.5e-3, 12, 16, 3),
+        "full": (224, 150_000, 96, 1.8e-3, 12, 16, 3),
     }[preset]
     return Config(
         preparation=PreparationConfig(size=size, roi=roi, second_look=second_look),

@@ -189,8 +189,9 @@ def test_a_process_in_which_such_an_error_comes_up_tells_of_it(work: Work, monke
     # Here it is this process that serves.
     monkeypatch.setattr(side_by_side, "begin_process", lambda: None)
     here, there = multiprocessing.Pipe()
+    here.send(work)
     here.send("a part")
-    _serve(there, work)
+    _serve(there)
     back = here.recv()
     assert (type(back), str(back)) == (RuntimeError, "OddError: broken at 3")
     assert "in do" in back.__notes__[0]

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -69,15 +69,21 @@ def memory_of(device: torch.device) -> int:
 
 @contextlib.contextmanager
 def deterministic(threads: int) -> Iterator[None]:
-    """Compute with a fixed number of threads and repeatable kernels; both and the generator are put back."""
+    """Compute with a fixed number of threads and repeatable kernels; all that and the generator are put back."""
     threads_before = torch.get_num_threads()
     strict_before = torch.are_deterministic_algorithms_enabled()
+    # Typed as a module, while it is a class in a module's place.
+    memory: Any = torch.utils.deterministic
+    filled_before = memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
     # On a GPU a few kernels have no repeatable twin; there torch warns instead of refusing.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # Nothing is read before it is written; on a GPU each result would be written twice.
+    memory.fill_uninitialized_memory = False
     try:
         with torch.random.fork_rng():
             yield
     finally:
+        memory.fill_uninitialized_memory = filled_before
         torch.use_deterministic_algorithms(strict_before)
         torch.set_num_threads(threads_before)

@@ -88,10 +88,12 @@ def _beside_each_other(parts: Sequence[Part], work: Work, watcher: FitsWatcher, 
     waiting, workers = deque(parts), dict[Any, _Worker]()
     work = replace(work, device=replace(work.device, threads=work.device.threads // processes))
     try:
+        # All of them first: what a process is handed is taken when it has started, which takes seconds.
         for _ in range(processes):
-            worker = _Worker(work)
+            worker = _Worker()
             workers[worker.connection] = worker
-            worker.begin(waiting.popleft(), watcher)
+        for worker in workers.values():
+            worker.begin(waiting.popleft(), watcher, work)
         while workers:
             for connection in wait(list(workers)):
                 worker = workers[connection]
@@ -121,17 +123,20 @@ class _Worker:
 
     part: Part
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self) -> None:
         self.connection, theirs = spawning().Pipe()
-        self._process = spawning().Process(target=_serve, args=(theirs, work), daemon=True)
+        self._process = spawning().Process(target=_serve, args=(theirs,), daemon=True)
         with interruptions_held():
             self._process.start()
         theirs.close()
 
-    def begin(self, part: Part, watcher: FitsWatcher) -> None:
+    def begin(self, part: Part, watcher: FitsWatcher, work: Work | None = None) -> None:
+        """Begin a fit; with the first goes what all are made from."""
         watcher.fit_started(number=part.number)
         self.part = part
         with self._still_there():
+            if work is not None:
+                self.connection.send(work)
             self.connection.send(part)
 
     def hear(self) -> _Told | None:
@@ -168,10 +173,10 @@ class _Worker:
         self.connection.close()
 
 
-def _serve(connection: Connection, work: Work) -> None:
-    """Do the fits that are asked for, and tell how they go on."""
+def _serve(connection: Connection) -> None:
+    """Do the fits that are asked for, from what is sent first, and tell how they go on."""
     begin_process()
-    bench, watcher = Bench(work), _Teller(connection)
+    bench, watcher = Bench(connection.recv()), _Teller(connection)
     while (part := connection.recv()) is not None:
         try:
             bench.do(part, watcher)
