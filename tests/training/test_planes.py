@@ -14,7 +14,7 @@ from osteoscope.config import PreparationConfig
 from osteoscope.errors import ImageError, InputError
 from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Lesion
-from osteoscope.training import room
+from osteoscope.training import planes, room
 from osteoscope.training.planes import (
     NO_REGION,
     SQUARES_ELSEWHERE,
@@ -204,6 +204,16 @@ def test_what_is_too_much_for_memory_lies_on_disk_and_is_the_same(
     assert torch.equal(laid.canvases[shown], held.canvases[shown])
     # A device that computes gets what is drawn, and not all of it.
     assert laid.on(torch.device("meta")).canvases.device.type == "cpu"
+
+
+@pytest.mark.parametrize(("times", "where"), [(4, "meta"), (3.9, "cpu")])
+def test_a_device_holds_all_canvases_where_they_are_no_more_than_a_quarter_of_it(
+    times: float, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = load_images([written(tmp_path / "0.png", noise(96, 0), Lesion(box=(30, 30, 60, 60)))], TWO_LOOKS)
+    needed = held.canvases.nbytes + held.lesions.nbytes
+    monkeypatch.setattr(planes, "memory_of", lambda device: int(times * needed))
+    assert held.on(torch.device("meta")).canvases.device.type == where
 
 
 def test_an_image_keeps_its_squares_beside_whatever_other_images(tmp_path: Path) -> None:
