@@ -11,6 +11,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from osteoscope.errors import RunError
@@ -152,3 +153,8 @@ def _load_optimiser(optimiser: Optimizer, tensors: dict[str, Tensor]) -> None:
         place, name = key.split(".", maxsplit=1)
         state.setdefault(int(place), {})[name] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    # In the order in memory that the weights have, which a fused step takes for granted.
+    for weights, moments in optimiser.state.items():
+        for name, tensor in moments.items():
+            if tensor.shape == weights.shape:
+                moments[name] = torch.empty_like(weights, dtype=tensor.dtype).copy_(tensor)
