@@ -1,8 +1,9 @@
 """What bounds learning on an accelerator: the network, what is done beside it, or the asking for its kernels.
 
-Steps of learning from auxiliary images, as ``standard`` and ``full`` take them, on made-up pictures: whole; the network
-and optimiser alone, on a batch that is there already; and the same compiled by ``torch.compile``. The last line is one
-JSON object.
+Steps by which ``standard`` and ``full`` learn from auxiliary images where lesions are, on made-up pictures (of kinds,
+sites and views nothing is asked, no squares elsewhere are looked at, gradients are not clipped): whole; the network and
+optimiser alone, on a batch that is there already; and the same compiled by ``torch.compile``. The last line is one JSON
+object.
 
     python benchmarks/accelerator.py [--steps N] [--compile PRESET ...]
 
@@ -109,12 +110,12 @@ def measured(preset: Preset, device: Device, *, steps: int, compiled: bool) -> d
     }
     if compiled:
         started = time.perf_counter()
-        fused = Steps(preset, device, compiled=True)
-        fused.network()
+        by_compiler = Steps(preset, device, compiled=True)
+        by_compiler.network()
         _finished()
         seconds = time.perf_counter() - started
         figures["compiled"] = {
-            "times": round(network / seconds_of(fused.network, steps), 2),
+            "times": round(network / seconds_of(by_compiler.network, steps), 2),
             "seconds": round(seconds, 1),
         }
     return figures

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from osteoscope import processes
 from osteoscope.errors import MissingExtraError, OsteoscopeError, RunError
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 from osteoscope.processes import begin_process, cores, memory, readers, spawning
@@ -93,8 +94,14 @@ def test_files_are_read_by_as_many_at_once_as_there_are_cores_but_no_more_than_e
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="what the system says is held against Linux's own file")
-def test_memory_is_what_the_system_says() -> None:
+def test_memory_is_what_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_LIMIT", tmp_path / "there is none")
     stated = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]) * 1024
     found = memory()
     assert found is not None
     assert abs(found - stated) < 0.05 * stated
+    # What a container may take goes before it, where there is a limit.
+    for written, expected in [("max\n", found), ("1048576\n", 2**20), (f"{2 * found}\n", found)]:
+        (tmp_path / "memory.max").write_text(written)
+        monkeypatch.setattr(processes, "_LIMIT", tmp_path / "memory.max")
+        assert memory() == expected

@@ -361,7 +361,7 @@ def preset_config(
     Parameters
     ----------
     preset
-        ``quick`` to see that all works, ``standard`` for results, ``full`` for a paper on a machine with time.
+        ``quick`` to see that all works, ``standard`` for results, ``full`` for a paper on a machine with a GPU.
     modality
         Of the images, or several, sorted. A network for CT or MR, or for a mix, learns from no auxiliary images, and
         takes no `roi` and no `second_look`.
@@ -392,15 +392,16 @@ def preset_config(
             raise ConfigError(f"{read}, so --roi {roi} cannot be", remedy="leave --roi out")
         mix = () if isinstance(modality, str) else modality
         return _for_volumes(preset, chosen, mix=mix, seed=seed, folds=folds, split=split)
-    size, looks, batch, rate, epochs, closer_epochs, repeats = {
-        "quick": (96, 8_000, 24, 1e-3, 3, 4, 1),
-        "standard": (96, 60_000, 24, 1e-3, 9, 16, 1),
-        "full": (224, 150_000, 96, 1.8e-3, 12, 16, 3),
+    size, auxiliary, epochs, closer_epochs, repeats = {
+        "quick": (96, AuxiliaryConfig(looks=8_000), 3, 4, 1),
+        "standard": (96, AuxiliaryConfig(looks=60_000), 9, 16, 1),
+        # In steps that keep a GPU busy.
+        "full": (224, AuxiliaryConfig(looks=150_000, batch_size=96, learning_rate=1.8e-3), 12, 16, 3),
     }[preset]
     return Config(
         preparation=PreparationConfig(size=size, roi=roi, second_look=second_look),
         network=chosen,
-        auxiliary=AuxiliaryConfig(looks=looks, batch_size=batch, learning_rate=rate),
+        auxiliary=auxiliary,
         training=TrainingConfig(
             epochs=epochs,
             closer_epochs=closer_epochs if second_look else 0,

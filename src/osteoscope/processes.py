@@ -8,12 +8,16 @@ import os
 import signal
 import threading
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.context import SpawnContext
     from multiprocessing.process import BaseProcess
+
+_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""What a container may take (Linux, control group v2, memory.max)."""
 
 MOST_BESIDE = 8
 """Processes that fit networks at the same time, at most."""
@@ -35,11 +39,16 @@ def readers() -> int:
 
 
 def memory() -> int | None:
-    """Count the bytes of memory that this machine has; None where the system does not say."""
+    """Count the bytes of memory that this machine has, or its container may take; None where that is not said."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return None
+    try:
+        return min(there, int(_LIMIT.read_text(encoding="ascii")))
+    # No container, one of another kind, or "max".
+    except (OSError, ValueError):
+        return there
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from osteoscope.errors import RunError
-from osteoscope.training.device import deterministic
 from osteoscope.training.epochs import State, averaged, learning_rate, parameter_groups, run_epochs
 
 if TYPE_CHECKING:
@@ -110,24 +109,6 @@ def test_the_average_is_exponential_buffers_included(decay: float) -> None:
     assert average.module.get_buffer("running_mean").item() == pytest.approx(10 * expected)
     # A count is no weight: it is that of the network.
     assert average.module.get_buffer("num_batches_tracked").item() == 5
-
-
-def test_computing_repeatably_puts_everything_back() -> None:
-    settings: Any = torch.utils.deterministic
-
-    def seen() -> tuple[object, ...]:
-        return (
-            torch.get_num_threads(),
-            torch.are_deterministic_algorithms_enabled(),
-            settings.fill_uninitialized_memory,
-            torch.random.get_rng_state().tolist(),
-        )
-
-    before = seen()
-    with deterministic(1):
-        assert seen()[:3] == (1, True, False)
-        torch.rand(3)
-    assert seen() == before
 
 
 def test_weight_decay_is_for_weights_alone() -> None:

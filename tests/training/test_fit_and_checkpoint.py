@@ -83,7 +83,7 @@ def fitted(
     return network
 
 
-def weights_of(network: TumourNetwork) -> torch.Tensor:
+def weights_of(network: torch.nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
@@ -332,6 +332,22 @@ def test_planes_are_changed_anew_in_every_epoch(
     assert len(gammas) == len(set(gammas)) >= 2 * 16
 
 
+def test_the_settings_of_the_caller_are_left_as_they_were() -> None:
+    memory: Any = torch.utils.deterministic
+
+    def seen() -> tuple[object, ...]:
+        return (
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            memory.fill_uninitialized_memory,
+        )
+
+    before = seen()
+    with deterministic(3):
+        assert seen() == (3, True, False)
+    assert seen() == before
+
+
 def test_the_generator_of_the_caller_is_left_as_it_was() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
@@ -340,6 +356,32 @@ def test_the_generator_of_the_caller_is_left_as_it_was() -> None:
         torch.manual_seed(7)
         torch.rand(10)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_moments_are_laid_in_memory_as_their_weights_are(tmp_path: Path) -> None:
+    """A fused step goes through all of them as they lie."""
+
+    def begun() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        module = torch.nn.Conv2d(2, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module, torch.optim.AdamW(module.parameters(), fused=True)
+
+    def step(module: torch.nn.Module, optimiser: torch.optim.Optimizer, seed: int) -> None:
+        shown = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(seed))
+        module(shown.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    module, optimiser = begun()
+    step(module, optimiser, 1)
+    checkpoint.save_checkpoint(tmp_path, epoch=1, modules={"network": module}, optimiser=optimiser, history=[])
+    again, optimiser_again = begun()
+    checkpoint.load_checkpoint(tmp_path, modules={"network": again}, optimiser=optimiser_again)
+    for weights, moments in optimiser_again.state.items():
+        assert moments["exp_avg"].stride() == weights.stride()
+    step(module, optimiser, 2)
+    step(again, optimiser_again, 2)
+    assert torch.equal(weights_of(module), weights_of(again))
 
 
 def save_one(folder: Path, epoch: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:

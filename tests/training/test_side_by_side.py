@@ -215,13 +215,16 @@ def test_as_many_at_once_as_there_are_threads_and_memory(
     assert processes_for(device) == expected
 
 
-@pytest.mark.parametrize(("gibibytes", "expected"), [(8, 1), (40, 3), (139, 8)])
-def test_a_gpu_is_shared_by_as_many_as_its_memory_is_enough_for(
-    gibibytes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("gibibytes", "memory", "threads", "expected"),
+    [(8, 256, 16, 1), (40, 256, 16, 3), (139, 256, 16, 8), (139, 256, 4, 4), (139, 9, 16, 2)],
+)
+def test_a_gpu_is_shared_by_as_many_as_its_memory_and_the_machine_are_enough_for(
+    gibibytes: int, memory: int, threads: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_by_side, "memory", lambda: 256 * 2**30)
+    monkeypatch.setattr(side_by_side, "memory", lambda: memory * 2**30)
     monkeypatch.setattr(side_by_side, "memory_of", lambda device: gibibytes * 2**30 if device.type == "cuda" else None)
-    assert processes_for(replace(TWO, kind="cuda", threads=16)) == expected
+    assert processes_for(replace(TWO, kind="cuda", threads=threads)) == expected
 
 
 class Ending(Silent):

@@ -32,7 +32,7 @@ def train(
     preset: Annotated[
         Literal["quick", "standard", "full"] | None,
         typer.Option(
-            help="quick: to see that all works. standard: for results, the default. full: for a paper, with time."
+            help="quick: to see that all works. standard: for results, the default. full: for a paper, with a GPU."
         ),
     ] = None,
     network: Annotated[
@@ -86,7 +86,8 @@ def train(
         typer.Option(
             min=1,
             help="Of the processor. Left out: all. As many folds, up to eight, are fitted beside each other, as far as "
-            "there are 4 GiB of memory for each. A run that learns from auxiliary images goes on with the same.",
+            "there are 4 GiB of memory for each, and 12 of a GPU's. A run that learns from auxiliary images, or on a "
+            "GPU, goes on with the same.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one machine-readable summary.")] = False,

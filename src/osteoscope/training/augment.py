@@ -1,8 +1,8 @@
 """Random looks at images and random changes of what is seen, a batch at a time and on the device that computes.
 
 What is drawn and how it is applied are apart, so that a step can be replayed: `draw_looks` and `draw_changes` use CPU
-generators (the same numbers whatever the device, but for the noise, of which there are as many as pixels),
-`apply_changes` uses none.
+generators (the same numbers whatever the device, but for the noise, of which there are as many as pixels: it is drawn
+where it is added), `apply_changes` uses none.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def draw_changes(
         matrices=matrices,
         gammas=torch.exp(uniform(-1, 1) * settings.gamma),
         blurred=uniform(0, 1) < settings.blur,
-        noise=_normal((planes, 1, size, size), generator, device) * uniform(0, settings.noise, 1, 1, 1).to(device),
+        noise=_noise((planes, 1, size, size), generator, device) * uniform(0, settings.noise, 1, 1, 1).to(device),
         erased=_draw_rectangles(uniform(0, 1, 5), size, settings.erase),
         collimated=_draw_borders(uniform(0, 1, 3), size, settings.collimate),
         # Most borders are black; on a copied film they are white.
@@ -162,10 +162,8 @@ def draw_changes(
     return changes.to(device)
 
 
-def _normal(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-    """Draw normal numbers; on an accelerator there, which is quicker than to draw them here and to bring them over."""
-    if device.type == "cpu":
-        return torch.randn(shape, generator=generator)
+def _noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Draw normal numbers where they are wanted, from a seed that is drawn here."""
     seed = int(torch.randint(2**31, (), generator=generator))
     return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from osteoscope.training.questions import Answers, QuestionLogits
     from osteoscope.training.weights import Start
 
-VERSION = 3
+VERSION = 4
 """Of what is learnt and how: another version learns anew."""
 
 _WEIGHTS = "weights.safetensors"
@@ -157,8 +157,15 @@ def learn(
     with folder_locked(folder, otherwise=busy):
         known = _known(folder, fingerprint)
         if known is None:
-            learner = _Learner(images, config, start, device.fabric())
-            _learn(learner, images, folder=folder, fingerprint=fingerprint, watcher=watcher)
+            _learn(
+                _Learner(images, config, start, device.fabric()),
+                images,
+                folder=folder,
+                fingerprint=fingerprint,
+                watcher=watcher,
+            )
+            # What it took of an accelerator, the folds are to have.
+            torch.cuda.empty_cache()
             known = _known(folder, fingerprint)
         if known is None:
             raise RunError("what was just learnt cannot be read", path=folder, remedy="delete that folder")

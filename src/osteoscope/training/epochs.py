@@ -57,6 +57,8 @@ class Descent:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network
         self.average = averaged(network, settings.averaging).to(fabric.device)
+        # Asked for in every step, it would have the processor wait for a GPU.
+        self.average.n_averaged = self.average.n_averaged.cpu()
         groups = parameter_groups(network, settings.weight_decay)
         # Fused, it takes a fifth of the time on a processor, and next to no kernels on a GPU.
         self._optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)

@@ -93,10 +93,11 @@ class PlaneStore:
     def on(self, device: torch.device) -> PlaneStore:
         """Cut planes on the device that computes; places are looked up on the CPU.
 
-        What planes are cut from moves there, too, unless it is so much that it lies on disk, or would take more of the
-        device than a quarter.
+        What planes are cut from moves there, too, unless it is so much that it lies on disk, or would take too much of
+        the device.
         """
-        if self.canvases.nbytes + self.lesions.nbytes > min(room.MOST_IN_MEMORY, memory_of(device) // 4):
+        most = min(room.MOST_IN_MEMORY, room.MOST_ON_DEVICE, memory_of(device) // 4)
+        if self.canvases.nbytes + self.lesions.nbytes > most:
             return replace(self, device=device)
         return replace(self, canvases=self.canvases.to(device), lesions=self.lesions.to(device), device=device)
 

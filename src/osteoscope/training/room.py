@@ -21,10 +21,11 @@ from osteoscope.storage import cache_folder, storage_error
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LEAST_IN_MEMORY = 2**31
-MOST_IN_MEMORY = max(LEAST_IN_MEMORY, (memory() or 0) // (2 * MOST_BESIDE))
-"""Bytes of canvases that are held in memory; more are laid on disk. It is half of what there is for each process that
-fits (`osteoscope.training.side_by_side`), since the network needs memory, too."""
+MOST_IN_MEMORY = max(2**31, (memory() or 0) // (4 * MOST_BESIDE))
+"""Bytes of the canvases of some images that are held in memory; more are laid on disk. A process that fits holds cases
+and auxiliary images (`osteoscope.training.side_by_side`), and the network needs memory, too."""
+MOST_ON_DEVICE = 2**32
+"""The same of an accelerator, where each process has 12 GiB at least."""
 
 
 def room_for_canvases(planes: int, channels: int, side: int) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:

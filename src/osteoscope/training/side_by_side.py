@@ -46,9 +46,9 @@ class FitsWatcher(FitWatcher, Protocol):
 def fit_parts(parts: Sequence[Part], work: Work, watcher: FitsWatcher) -> Generator[Part]:
     """Do fits, and give each when it is done.
 
-    With one thread they are done here, one after the other; else beside each other, in as many processes as there are
-    threads and memory for (`processes_for`), each with its share of the threads. On a processor what is written is the
-    same to the byte.
+    Where there are threads and memory for one alone, they are done here, one after the other; else beside each other,
+    in as many processes as there are threads and memory for (`processes_for`), each with its share of the threads,
+    whatever the number of fits. On a processor what is written is the same to the byte.
 
     Parameters
     ----------
@@ -65,7 +65,9 @@ def fit_parts(parts: Sequence[Part], work: Work, watcher: FitsWatcher) -> Genera
         If one of them cannot be done. Those under way are ended, and go on from their last checkpoints when they are
         asked for again.
     """
-    processes = min(processes_for(work.device), len(parts))
+    at_once = processes_for(work.device)
+    work = replace(work, device=replace(work.device, threads=work.device.threads // at_once))
+    processes = min(at_once, len(parts))
     if processes > 1:
         yield from _beside_each_other(parts, work, watcher, processes)
         return
@@ -86,7 +88,6 @@ def processes_for(device: Device) -> int:
 
 def _beside_each_other(parts: Sequence[Part], work: Work, watcher: FitsWatcher, processes: int) -> Generator[Part]:
     waiting, workers = deque(parts), dict[Any, _Worker]()
-    work = replace(work, device=replace(work.device, threads=work.device.threads // processes))
     try:
         # All of them first: what a process is handed is taken when it has started, which takes seconds.
         for _ in range(processes):

@@ -222,7 +222,7 @@ def train(
         "config": config.model_dump(mode="json"),
         "cohort_fingerprint": cohort.fingerprint(),
         "accepted": [list(one) for one in accept],
-        # What folds come to does not depend on the number.
+        # On a processor what folds come to does not depend on the number.
         "threads": device.threads if learns_first or device.kind != "cpu" else 1,
         "device": device.kind,
         "device_name": device.name,
