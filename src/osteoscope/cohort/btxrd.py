@@ -155,7 +155,10 @@ def read_btxrd(folder: Path, classes: Sequence[str], progress: Progress | None =
         root=folder,
         source=SOURCE,
         left_out=tuple(left_out),
-        notes=("Patients are guessed: the archive names none.",),
+        notes=(
+            "The archive names no patients: images with consecutive numbers and the same centre, age, sex and "
+            "diagnosis count as one, and so do images with the same pixels.",
+        ),
     )
 
 
