@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from training import made_up_store
+from training import finish_queued, made_up_store
 
 from osteoscope.config import preset_config
 from osteoscope.network.classifier import PlaneEncoder
@@ -84,18 +84,13 @@ def seconds_of(step: Callable[[], None], steps: int) -> float:
     """Time a step: the median of three rounds, behind one that is not counted."""
     rounds = []
     for _ in range(4):
-        _finished()
+        finish_queued()
         started = time.perf_counter()
         for _ in range(steps):
             step()
-        _finished()
+        finish_queued()
         rounds.append((time.perf_counter() - started) / steps)
     return statistics.median(rounds[1:])
-
-
-def _finished() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def measured(preset: Preset, device: Device, *, steps: int, compiled: bool) -> dict[str, Any]:
@@ -112,7 +107,7 @@ def measured(preset: Preset, device: Device, *, steps: int, compiled: bool) -> d
         started = time.perf_counter()
         by_compiler = Steps(preset, device, compiled=True)
         by_compiler.network()
-        _finished()
+        finish_queued()
         seconds = time.perf_counter() - started
         figures["compiled"] = {
             "times": round(network / seconds_of(by_compiler.network, steps), 2),

@@ -129,9 +129,14 @@ def monais(store: CaseStore, config: Config, device: Device) -> float:
     if learnt != settings.epochs * len(items):
         msg = f"the loader gave {learnt} images, not {settings.epochs * len(items)}"
         raise RuntimeError(msg)
+    finish_queued()
+    return time.perf_counter() - started
+
+
+def finish_queued() -> None:
+    """Wait until a GPU has done what it was asked for; a processor has."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def main() -> None:
