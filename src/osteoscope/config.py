@@ -11,18 +11,28 @@ import json
 import operator
 import tomllib
 from pathlib import Path  # noqa: TC003  pydantic reads the annotation
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from osteoscope.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 Trunk = Literal["densenet121", "densenet169", "densenet201", "densenet121-truncated", "densenet-tiny"]
 RegionOfInterest = Literal["none", "box", "outline"]
 Covariate = Literal["age", "sex", "site", "level"]
 Preset = Literal["quick", "standard", "full"]
 Split = Literal["patients", "sites", "looks"]
+LEFT_OUT_WHOLE: Mapping[str, str] = {
+    "patients": "",
+    "sites": " Each fold left out all patients of one body site, or of all rare ones, as the nearest thing to a centre "
+    "never seen.",
+    "looks": " Each fold left out all patients whose pictures look alike, as the nearest thing to a centre never seen.",
+}
+"""What a reader of figures has to know of each `Split`, as a sentence that goes behind others."""
 NetworkName = Literal["optimised", "plain", "matched"]
 ImageKind = Literal["radiograph", "CT", "MR"]
 

@@ -174,6 +174,16 @@ def test_the_model_card_says_what_was_learnt_before(run_folder: Path) -> None:
     assert "- kind of tumour: osteochondroma 512, simple bone cyst 113 - body site: tibia 350 - view: not asked" in told
 
 
+def test_the_model_card_says_what_the_folds_left_out(run_folder: Path) -> None:
+    """A figure on body sites that no case showed is another than one on patients alone."""
+    manifest = load_bundle(run_folder / "bundle").manifest
+    assert manifest.training.split == "patients"
+    assert "Each fold left out" not in model_card(manifest)
+    for split, left_out in (("sites", "patients of one body site"), ("looks", "patients whose pictures look alike")):
+        training = manifest.training.model_copy(update={"split": split})
+        assert f"Each fold left out all {left_out}" in model_card(manifest.model_copy(update={"training": training}))
+
+
 def test_planes_of_all_modalities_are_alike(run_folder: Path) -> None:
     """A network reads planes of one size and so many channels."""
     manifest = load_bundle(run_folder / "bundle").manifest.model_dump(by_alias=True)

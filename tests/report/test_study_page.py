@@ -138,6 +138,12 @@ def test_it_says_what_is_estimated_under_which_prior_and_what_was_read(
     for names, told in [(["age"], "age."), (["age", "sex", "site"], "age, sex and site.")]:
         more = dataclasses.replace(study, settings={**study.settings, "network.covariates": names})
         assert f"Beside the images it was told the patient's {told}" in read_page(study_html(more)).text
+    assert "Each fold left out" not in text
+    sites = dataclasses.replace(study, settings={**study.settings, "training.split": "sites"})
+    assert (
+        "by a model that never saw that patient. Each fold left out all patients of one body site"
+        in read_page(study_html(sites)).text
+    )
     assert text.count("Not for clinical use") == 2
     other = read_page(study_html(dataclasses.replace(study, kind="evaluation"))).text
     assert "Out-of-fold" not in other

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from osteoscope.config import NetworkConfig, PreparationConfig
+from osteoscope.config import NetworkConfig, PreparationConfig, Split
 from osteoscope.evaluation.calibration import CalibrationMap, ChosenCalibration, Method
 from osteoscope.evaluation.conformal import ConformalThresholds, Refused
 from osteoscope.imaging.volume import Modality
@@ -143,6 +143,8 @@ class Training(_Part):
     images: int
     source: str
     guessed_patients: bool
+    split: Split = "patients"
+    """What the folds left out that the figures are of."""
     seed: int
     auxiliary: dict[str, Any] | None
     """What was learnt from images outside of the classes, and in how many minutes before the cases; how many of them,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from osteoscope.config import LEFT_OUT_WHOLE
 from osteoscope.imaging.mixed import named_together
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ Probabilities assume these shares of the classes before the image is read: {_sha
 Calibration: {_method(manifest)} {manifest.calibration.fitted_on} {verdict_line}
 
 ## How well it does
-Out-of-fold, by patient, on the training cohort (95 % intervals); the bundle was not measured by this, the procedure that made it was.{_BEFORE if manifest.lineage else ""}
+Out-of-fold, by patient, on the training cohort (95 % intervals); the bundle was not measured by this, the procedure that made it was.{LEFT_OUT_WHOLE[training.split]}{_BEFORE if manifest.lineage else ""}
 
 | figure | value |
 |---|---|

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from osteoscope.config import LEFT_OUT_WHOLE
 from osteoscope.imaging.mixed import in_words, named_together
 from osteoscope.report import figures
 from osteoscope.report.content import NOT_RECORDED
@@ -182,7 +183,7 @@ def study_html(content: StudyContent) -> str:
         levels=levels,
         calibration_levels=calibration_levels,
         phantom=content.phantom,
-        kind=_KINDS[content.kind],
+        kind=_KINDS[content.kind] + LEFT_OUT_WHOLE[str(content.settings.get("training.split", "patients"))],
         called=_CALLED.get(content.modalities, "images"),
         known_of_participants=_known_of_participants(content.participants),
         region=_what_was_read(content),

@@ -93,6 +93,7 @@ def bundle_run(
             images=metrics["n_images"],
             source=cohort.source,
             guessed_patients=bool(cohort.case_rows["guessed"].any()),
+            split=config.training.split,
             seed=config.training.seed,
             auxiliary=auxiliary,
             versions=library_versions(),
