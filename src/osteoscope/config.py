@@ -296,8 +296,8 @@ class TrainingConfig(_Settings):
     networks of the first repeat's folds, whose mean logit decides, at as many times the cost."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 30
     closer_epochs: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Epochs behind these in which the classes alone are learnt, from squares that hold a lesion, by a schedule of
-    their own: what looks closely judges, where the second look is at all parts of an image."""
+    """Epochs behind these, by a schedule of their own, in which nothing is asked but the classes, of squares that hold
+    a lesion, and where lesions are: what looks closely judges, where the second look is at all parts of an image."""
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 8
     """Patients in a step."""
     views_per_patient: Annotated[int, Field(ge=1, le=64)] = 2

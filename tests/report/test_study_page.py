@@ -241,10 +241,11 @@ def test_where_another_thing_is_learnt_from_some_epoch_on_the_curves_say_so(
     for rehearsal, closer in ((4.0, 0.0), (0.0, 0.5)):
         beside = {"training.rehearsal": rehearsal, "training.closer_rehearsal": closer}
         text = read_page(study_html(dataclasses.replace(study, settings={**settings, **beside}))).text
-        assert "From epoch 10 on, the classes alone are learnt, from squares that hold a lesion. The loss" in text
+        assert "From epoch 10 on, the classes are learnt from squares that hold a lesion, and nothing else" in text
+        assert "where lesions are. The loss" in text
     beside = {"training.rehearsal": 4.0, "training.closer_rehearsal": 0.5}
     text = read_page(study_html(dataclasses.replace(study, settings={**settings, **beside}))).text
-    assert "lesion; squares of auxiliary images beside them teach only where lesions are. The loss" in text
+    assert "where lesions are; squares of auxiliary images beside them teach the latter alone. The loss" in text
 
 
 def regions_row(html: str) -> str | None:

@@ -147,8 +147,8 @@ class Training(_Part):
     """What the folds left out that the figures are of."""
     seed: int
     auxiliary: dict[str, Any] | None
-    """What was learnt from images outside of the classes, and in how many minutes before the cases; how many of them,
-    for each of a case, lay beside the cases, unless an earlier version wrote it. None for nothing."""
+    """What was learnt from images outside of the classes, with a ``fingerprint`` if it was learnt before the cases; how
+    many of them, for each of a case, lay beside the cases, unless an earlier version wrote it. None for nothing."""
     versions: dict[str, str]
 
 

@@ -157,7 +157,7 @@ def _auxiliary(training: Training) -> str:
         for question, counts in asked.items()
     )
     beside = learnt.get("beside", 0)
-    first = f"before their cases, in {learnt['minutes']:.1f} minutes" if learnt["minutes"] else ""
+    first = "before their cases" if "fingerprint" in learnt else ""
     among = f"beside their cases, {beside:g} for each image of a case" if beside else ""
     return f"""
 

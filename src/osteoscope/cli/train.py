@@ -46,8 +46,8 @@ def train(
         Literal["none", "box", "outline"] | None,
         typer.Option(
             help="What is read of a radiograph. none, the default: all of it, and then, where lesions are annotated to "
-            "learn from, the regions in which the network finds one. box, outline: the square round a lesion that a "
-            "person has marked, in prediction too."
+            "learn from, all parts of it closely and the regions in which the network finds one. box, outline: the "
+            "square round a lesion that a person has marked, in prediction too."
         ),
     ] = None,
     covariate: Annotated[
@@ -61,9 +61,18 @@ def train(
         list[Path] | None, typer.Option(help="Another finished run on the same patients to compare with; repeat it.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=2**31 - 1, help="Of all random numbers; 0 if left out.")
+        int | None,
+        typer.Option(
+            min=0,
+            max=2**31 - 1,
+            help="Of the folds and all that is drawn in them; 0 if left out. What is learnt from auxiliary images has "
+            "a seed of its own.",
+        ),
     ] = None,
-    folds: Annotated[int | None, typer.Option(min=2, max=50, help="Instead of the preset's.")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, max=50, help="Instead of the preset's; by sites or looks there is one for each of them."),
+    ] = None,
     split: Annotated[
         Literal["patients", "sites", "looks"] | None,
         typer.Option(

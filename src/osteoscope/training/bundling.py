@@ -95,7 +95,8 @@ def bundle_run(
             guessed_patients=bool(cohort.case_rows["guessed"].any()),
             split=config.training.split,
             seed=config.training.seed,
-            auxiliary=auxiliary,
+            # Minutes would make a bundle another one each time that it is made.
+            auxiliary=auxiliary and {name: value for name, value in auxiliary.items() if name != "minutes"},
             versions=library_versions(),
         ),
         performance={name: metrics["patient"][name] for name in _PERFORMANCE},

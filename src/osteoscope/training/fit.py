@@ -66,7 +66,7 @@ class FitPlan:
     """Epochs of this fit that went before by another schedule; what is drawn at random goes on behind them."""
 
     def closer(self) -> FitPlan | None:
-        """Plan what follows: the classes alone, told apart by squares that hold a lesion; None where nothing does.
+        """Plan what follows: the classes, told apart by squares that hold a lesion alone; None where nothing does.
 
         Squares of auxiliary images beside them teach where lesions are, and nothing else.
 

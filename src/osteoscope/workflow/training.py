@@ -74,8 +74,8 @@ def training_config(
     ----------
     cohort_folder
         Of the cohort. Its modalities decide how images are read; where lesions are annotated in radiographs alone, a
-        network that reads whole images learns to find them, and looks at what it finds again; where they are outlined
-        in scans, or in a mix, it lets the places that it holds to be lesion speak louder.
+        network that reads whole images learns to find them, and looks closely at all parts of them; where they are
+        outlined in scans, or in a mix, it lets the places that it holds to be lesion speak louder.
     file
         All settings, as TOML; nothing else may then be given.
     preset, network, covariates, seed, folds, split
