@@ -6,6 +6,9 @@ known. What each figure estimates:
 ``coverage``: share of simulated cohorts whose 95 % interval holds the true AUC, by patients a class and true AUC; of
 the DeLong interval on the logit scale and of the BCa bootstrap. ``coverage_clustered``: the same with three alike
 images a patient and two repeats, beside an interval that takes every row for a patient.
+``within_folds``: five folds of 20 and 4 patients, whose networks have one AUC and offsets with the given standard
+deviation: mean excess over the true AUC of the pooled AUC and of that within folds, and coverage of the interval of
+each.
 ``type_one``: share of cohorts in which two predictors that are exchangeable, so that every hypothesis of no difference
 holds, are told apart at 5 %. ``type_one_scales``: the AUC tests where the two have one AUC but not one scale.
 ``wilson``: coverage of Wilson's interval, simulated and as the binomial distribution has it.
@@ -16,7 +19,8 @@ that each network has to itself, ``seeds`` the standard deviation between seeds 
 ``seconds``: DeLong of two predictors on 10,000 patients; all statistics of a run of 400.
 
 Standard errors are sqrt(p (1 - p) / cohorts): at 95 % 0.22 points for 10,000 cohorts, 0.49 for 2,000, 0.69 for 1,000.
-Coverage of BCa takes --bootstrap-cohorts, ``coverage_clustered`` and ``crossed`` half of them, ``best_of`` an eighth,
+Coverage of BCa takes --bootstrap-cohorts, ``coverage_clustered``, ``within_folds`` and ``crossed`` half of them,
+``best_of`` an eighth,
 all else --cohorts. The last line is one JSON object.
 
     python benchmarks/simulation.py [--cohorts N] [--bootstrap-cohorts N] [--draws N] [--permutations N] [--only FIGURE]
@@ -52,6 +56,7 @@ from osteoscope.evaluation.intervals import (
 )
 from osteoscope.evaluation.metrics import auc_draws
 from osteoscope.evaluation.significance import mcnemar, paired_delong, paired_permutation
+from osteoscope.evaluation.within_folds import auc_within_folds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -153,6 +158,28 @@ def clustered_coverage(generator: Generator, size: int, auc: float, draws: int) 
         truth, rows, np.zeros(len(rows)), patients=patients, repeats=repeats, draws=draws, seed=seed_of(generator)
     )
     return {"delong": holds(clustered, auc), "bca": holds(boot, auc - 0.5), "rows_as_patients": holds(by_row, auc)}
+
+
+def within_folds(generator: Generator, auc: float, offset: float, draws: int) -> dict[str, float]:
+    """By how much AUCs exceed the truth, and whether their intervals hold it, where each fold has a network."""
+    labels, folds = np.repeat(np.array([0, 1]), [100, 20]), np.arange(120) % 5
+    scores = alike(generator, labels, auc, 1, 0.0)[0] + offset * generator.normal(size=5)[folds]
+    pooled = bca_figure(labels, scores, draws=draws, seed=seed_of(generator))
+    within = auc_within_folds(
+        labels=labels,
+        probabilities=probabilities(scores, auc),
+        patients=[f"{i:05}" for i in range(len(labels))],
+        repeats=np.zeros(len(labels), dtype=np.int64),
+        folds=folds,
+        classes=("first", "second"),
+        draws=draws,
+        seed=seed_of(generator),
+    )
+    return {
+        f"{name}_{what}": value
+        for name, figure in (("pooled", pooled), ("within", within))
+        for what, value in (("excess", (figure.value or 0.0) - auc), ("holds", holds(figure, auc)))
+    }
 
 
 def rejected(p_value: float | None) -> bool:
@@ -313,6 +340,15 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
         Task(figure="crossed", cohort=crossed, settings=mixed, cohorts=fewer // 2),
         Task(figure="crossed", cohort=crossed, settings=by_seed, cohorts=fewer // 2),
         Task(figure="best_of", cohort=best_of, settings=drawn, cohorts=fewer // 8),
+        *(
+            Task(
+                figure="within_folds",
+                cohort=within_folds,
+                settings={"auc": 0.75, "offset": offset, "draws": draws},
+                cohorts=fewer // 2,
+            )
+            for offset in (0.0, 0.5, 1.0)
+        ),
     ]
 
 

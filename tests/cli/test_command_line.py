@@ -118,6 +118,7 @@ def test_an_evaluation_is_summed_up_for_machines(run_folder: Path, other_cohort_
 
 def test_a_run_is_summed_up_with_what_stands_beside_it_and_what_does_not(run_folder: Path) -> None:
     lines = study_lines(json.loads((run_folder / "metrics.json").read_text(encoding="utf-8")))
+    assert any(line.startswith("  auc within folds") for line in lines)
     assert any(line.startswith("  beside majority: auc 0.500") for line in lines)
     assert any("plain DenseNet-tiny: not trained" in line and "--beside" in line for line in lines)
 

@@ -217,6 +217,26 @@ def test_a_baseline_is_judged_as_the_model_is_and_set_beside_it() -> None:
     assert "note" not in baseline_block(model, baseline, FACTS)
 
 
+def test_where_there_are_folds_the_auc_within_them_stands_beside_the_pooled_one() -> None:
+    """Of a model that ranks all of a fold rightly, and says more of everybody in the second."""
+    made = predictions([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], [0, 0, 1, 1, 0, 0, 1, 1])
+    folds = np.repeat([0, 1], 4)
+    level = metrics_document(FACTS, by_patient=made, by_image=made, localisation={}, folds=folds)["patient"]
+    assert (level["auc"]["value"], level["auc_within_folds"]["value"]) == (0.75, 1)
+    # Rows of a baseline are in its own order, and so are its folds.
+    order = np.array([7, 0, 6, 1, 5, 2, 4, 3])
+    shuffled = replace(
+        made,
+        patients=tuple(made.patients[row] for row in order),
+        labels=made.labels[order],
+        probabilities=made.probabilities[order],
+    )
+    assert baseline_block(made, shuffled, FACTS, folds=folds[order])["auc_within_folds"]["value"] == 1
+    without = metrics_document(FACTS, by_patient=made, by_image=made, localisation={})["patient"]
+    assert "auc_within_folds" not in without
+    assert "auc_within_folds" not in baseline_block(made, shuffled, FACTS)
+
+
 def test_a_baseline_of_other_patients_is_refused() -> None:
     model = predictions([0.2, 0.8], [0, 1])
     for other in (predictions([0.2, 0.8, 0.5], [0, 1, 1]), predictions([0.2, 0.8], [0, 1], repeats=2)):

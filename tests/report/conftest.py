@@ -179,6 +179,7 @@ def study(metrics: dict[str, Any]) -> StudyContent:
         **metrics,
         "patient": {
             **metrics["patient"], "auc_delong": figure(0.861, 0.733, 0.934), "decision": decision(),
+            "auc_within_folds": figure(0.884, 0.756, 0.951),
             "brier_parts": {name: figure(value) for name, value in parts.items()},
         },
         "localisation": {"regions": {"images": 1081, "found": figure(0.834, 0.771, 0.889), "none": 4, "several": 13}},

@@ -67,7 +67,7 @@ def test_every_figure_appears_with_its_interval(study: StudyContent, read_page: 
                 expected = estimate_text(one, percent=name in shares).replace("\u00a0", " ")
                 assert expected in text, (name, expected)
                 count += 1
-    assert count == 10 + 7 * 2
+    assert count == 11 + 7 * 2
     for shown in ("0.31 (0.27–0.35)", "55 % (48–62)", "0.68 (0.52–0.81)", "0.77 (0.64–0.87)", "0.09 (−0.01 to 0.18)"):
         assert shown in text
 

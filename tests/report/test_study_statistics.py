@@ -64,6 +64,7 @@ def test_the_coarsest_grouping_is_told_below_the_headline(study: StudyContent, r
 def test_delongs_interval_stands_beside_the_bootstraps(study: StudyContent, read_page: Callable[[str], Any]) -> None:
     text = read_page(section(study_html(study), "discrimination")).text
     assert "AUC, by DeLong 0.86 (0.73–0.93) n = 50 not measured" in text
+    assert "AUC within folds 0.88 (0.76–0.95) n = 50 not measured" in text
 
 
 def test_the_parts_of_the_brier_score_are_written_as_a_sum(

@@ -72,8 +72,8 @@ def figure_text(figure: dict[str, Any], *, digits: int = 3) -> str:
 def study_lines(metrics: dict[str, Any]) -> list[str]:
     """Say a study's main figures in a few lines."""
     level = metrics["patient"]
-    shown = ("auc", "balanced_accuracy", "accuracy", "brier", "calibration_slope")
-    lines = [f"  {name.replace('_', ' '):18} {figure_text(level[name])}" for name in shown]
+    shown = ("auc", "auc_within_folds", "balanced_accuracy", "accuracy", "brier", "calibration_slope")
+    lines = [f"  {name.replace('_', ' '):18} {figure_text(level[name])}" for name in shown if name in level]
     for slug, name in zip(metrics["slugs"], metrics["classes"], strict=True):
         lines.append(f"  sensitivity {name}: {figure_text(level['sensitivity'][slug])}")
     for name, other in metrics["baselines"].items():

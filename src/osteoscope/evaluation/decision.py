@@ -16,7 +16,7 @@ from osteoscope.evaluation.arrays import checked_prior
 from osteoscope.evaluation.calibration import with_prior
 from osteoscope.evaluation.intervals import Figure, bootstrap_figure, weight_blocks, wilson
 from osteoscope.evaluation.metrics import UNDEFINED, known
-from osteoscope.evaluation.sample import checked_sample
+from osteoscope.evaluation.sample import checked_folds, checked_sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,7 +172,7 @@ def decisions(
         probabilities=with_prior(sample.probabilities, assumed, shares),
         prior=assumed,
         prevalence=shares,
-        folds=_checked_folds(sample, folds),
+        folds=None if folds is None else checked_folds(sample, folds),
     )
     rules = [
         *(_curve_rule(study, c, threshold) for c in range(len(counts)) for threshold in CURVE_THRESHOLDS),
@@ -225,21 +225,6 @@ def _checked(sensitivities: Sequence[float]) -> Sequence[float]:
             msg = f"a sensitivity asked for must lie in (0, 1], got {wanted}"
             raise ValueError(msg)
     return sensitivities
-
-
-def _checked_folds(sample: Sample, folds: npt.ArrayLike | None) -> IntArray | None:
-    if folds is None:
-        return None
-    index = np.asarray(folds)
-    if index.shape != sample.labels.shape or not np.issubdtype(index.dtype, np.integer):
-        msg = f"folds must be integers of shape {sample.labels.shape}, got {index.dtype} of shape {index.shape}"
-        raise ValueError(msg)
-    for rows in sample.rows_of_repeat:
-        pairs = np.unique(np.stack([sample.patients.row[rows], index[rows]], axis=1), axis=0)
-        if len(pairs) != len(sample.patients.names):
-            msg = "a patient must be in one fold of a repeat, got some in two or more"
-            raise ValueError(msg)
-    return index.astype(np.int64)
 
 
 def _curve_rule(study: _Study, c: int, threshold: float) -> _Rule:

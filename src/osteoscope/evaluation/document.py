@@ -19,6 +19,7 @@ from osteoscope.evaluation.power import precision_and_power
 from osteoscope.evaluation.reliability import brier_parts
 from osteoscope.evaluation.subgroups import subgroups as judged_subgroups
 from osteoscope.evaluation.summary import summarise
+from osteoscope.evaluation.within_folds import auc_within_folds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,7 +107,7 @@ def metrics_document(
         How well evidence finds lesions; taken over as it is.
     folds
         The fold that predicted each row of `by_patient`, within its repeat, shape (n,): then thresholds for a stated
-        sensitivity are chosen on the other folds.
+        sensitivity are chosen on the other folds, and ``auc_within_folds`` is there.
     costs
         What errors cost, for operating points; equal costs if left out.
     subgroups
@@ -164,7 +165,12 @@ def metrics_document(
 
 
 def baseline_block(
-    model: Predictions, baseline: Predictions, facts: StudyFacts, *, note: str | None = None
+    model: Predictions,
+    baseline: Predictions,
+    facts: StudyFacts,
+    *,
+    folds: NDArray[np.int64] | None = None,
+    note: str | None = None,
 ) -> dict[str, Any]:
     """Judge a baseline by patient as the model is, and set the model's AUC beside its own.
 
@@ -174,6 +180,8 @@ def baseline_block(
         By patient, of the same patients and repeats; rows may be in another order.
     facts
         Of the model's study; the baseline's probabilities assume the same prior.
+    folds
+        As in `metrics_document`, of the rows of `baseline`.
     note
         A sentence that belongs to the baseline.
 
@@ -201,7 +209,28 @@ def baseline_block(
         repeats=model.repeats,
         seed=facts.seed,
     )
-    return {**block, "auc_difference": difference.to_json(), **({} if note is None else {"note": note})}
+    return {
+        **block,
+        **_within_folds(baseline, facts, folds),
+        "auc_difference": difference.to_json(),
+        **({} if note is None else {"note": note}),
+    }
+
+
+def _within_folds(predictions: Predictions, facts: StudyFacts, folds: NDArray[np.int64] | None) -> dict[str, Any]:
+    """Give ``auc_within_folds`` by its name; nothing where there are no folds."""
+    if folds is None:
+        return {}
+    figure = auc_within_folds(
+        labels=predictions.labels,
+        probabilities=predictions.probabilities,
+        patients=predictions.patients,
+        repeats=predictions.repeats,
+        folds=folds,
+        classes=facts.slugs,
+        seed=facts.seed,
+    )
+    return {"auc_within_folds": figure.to_json()}
 
 
 def _keys(predictions: Predictions) -> list[tuple[str, int]]:
@@ -265,7 +294,7 @@ def _patient_level(
     by_patient: Predictions, facts: StudyFacts, *, folds: NDArray[np.int64] | None, costs: Sequence[Costs] | None
 ) -> dict[str, Any]:
     """Judge the predictions by patient, with the parts of the Brier score and with what decisions they are worth."""
-    level = _level(by_patient, facts)
+    level = {**_level(by_patient, facts), **_within_folds(by_patient, facts, folds)}
     level["brier_parts"] = _brier_parts(by_patient, by_patient.probabilities)
     if "at_class_shares" in level:
         restated = with_prior(by_patient.probabilities, facts.prior, _class_shares(by_patient, facts))

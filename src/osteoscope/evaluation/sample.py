@@ -86,6 +86,20 @@ def checked_sample(
     )
 
 
+def checked_folds(sample: Sample, folds: npt.ArrayLike) -> IntArray:
+    """Check the fold of each row within its repeat, shape (n,); `ValueError` if a patient has two in a repeat."""
+    index = np.asarray(folds)
+    if index.shape != sample.labels.shape or not np.issubdtype(index.dtype, np.integer):
+        msg = f"folds must be integers of shape {sample.labels.shape}, got {index.dtype} of shape {index.shape}"
+        raise ValueError(msg)
+    for rows in sample.rows_of_repeat:
+        pairs = np.unique(np.stack([sample.patients.row[rows], index[rows]], axis=1), axis=0)
+        if len(pairs) != len(sample.patients.names):
+            msg = "a patient must be in one fold of a repeat, got some in two or more"
+            raise ValueError(msg)
+    return index.astype(np.int64)
+
+
 def _rows_of_repeat(repeats: npt.NDArray[Any], patients: Patients) -> tuple[IntArray, ...]:
     if repeats.shape != patients.row.shape:
         msg = f"repeats must have shape {patients.row.shape}, got {repeats.shape}"

@@ -76,6 +76,14 @@ _OVERALL = (
         undefined="it takes cases of every class",
         optional=True,
     ),
+    _Quantity(
+        key="auc_within_folds",
+        name="AUC within folds",
+        meaning="the same chance for two cases that one network judged. Networks of different folds are not on one "
+        "scale, which the AUC above suffers from and one finished model does not",
+        undefined="it takes a fold with cases of two classes",
+        optional=True,
+    ),
     _Quantity(key="accuracy", name="Accuracy", meaning="share in which the highest probability is right", percent=True),
     _Quantity(
         key="balanced_accuracy",

@@ -127,7 +127,7 @@ def baseline_blocks(
     -------
     By name a block of `osteoscope.evaluation.document.baseline_block`, or ``{"reason"}``.
     """
-    from osteoscope.cohort.baselines import baselines
+    from osteoscope.cohort.baselines import baselines, fold_of_rows
     from osteoscope.evaluation.calibration import with_prior
     from osteoscope.evaluation.document import Predictions, baseline_block
 
@@ -153,7 +153,8 @@ def baseline_blocks(
             probabilities=probabilities,
             verdicts=probabilities.argmax(axis=1).astype(np.int64),
         )
-        blocks[baseline.name] = baseline_block(model, predictions, facts, note=note)
+        judged_in = fold_of_rows(folds, baseline.patients).reshape(-1)
+        blocks[baseline.name] = baseline_block(model, predictions, facts, folds=judged_in, note=note)
     return blocks
 
 
