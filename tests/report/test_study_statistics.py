@@ -162,7 +162,7 @@ def test_baselines_come_with_their_difference_their_note_or_the_reason_why_they_
     assert "picture geometry It sees the size alone. 0.68 (0.52–0.81) n = 50" in text
     assert "0.18 (0.05–0.31) n = 50" in text
     assert "plain DenseNet-121 – not trained" in text
-    assert 'colspan="5"' in html
+    assert 'colspan="6"' in html
 
 
 # Audit ----------------------------------------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ _BY_CLASS = (
         undefined="it takes cases of this class and of another",
     ),
 )
-_BESIDE = ("auc", "balanced_accuracy", "brier", "calibration_slope")
+_BESIDE = ("auc", "auc_within_folds", "balanced_accuracy", "brier", "calibration_slope")
 _HEADLINE = ("auc", "balanced_accuracy", "brier", "calibration_slope")
 _QUANTITIES = {quantity.key: quantity for quantity in (*_OVERALL, *_CALIBRATION, *_BY_CLASS)}
 _HISTORY_KEYS = frozenset({"repeat", "fold", "epoch", "loss", "learning_rate", "seconds", "network_seconds"})
@@ -200,7 +200,7 @@ def study_html(content: StudyContent) -> str:
         overall=_measured(_OVERALL, levels),
         calibration=_measured(_CALIBRATION, calibration_levels),
         by_class=_BY_CLASS,
-        beside_quantities=[_QUANTITIES[key] for key in _BESIDE],
+        beside_quantities=_measured([_QUANTITIES[key] for key in _BESIDE], levels),
         beside=list(_beside_rows(content)),
         coarsest=content.metrics.get("coarsest_grouping"),
         decision=content.metrics["patient"].get("decision"),
