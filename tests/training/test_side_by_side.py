@@ -142,7 +142,7 @@ def test_processes_end_with_the_one_that_started_them_and_the_run_goes_on_to_the
     # What they write to ends only when none of them is there any more.
     ended = subprocess.run(command, check=False, capture_output=True, timeout=120)
     assert ended.returncode == -signal.SIGKILL
-    assert list((tmp_path / "run").rglob("checkpoint-00005"))
+    assert list((tmp_path / "run").rglob("checkpoint-*"))
     assert not list((tmp_path / "run").rglob("predictions.json"))
     run_folds(work, folds, folder=tmp_path / "run", watcher=Silent())
     assert written(tmp_path / "run") == written(one_by_one)
@@ -261,7 +261,7 @@ def test_ended_in_the_middle_it_goes_on_to_the_same_bytes(
         run_folds(replace(work, device=TWO), folds, folder=tmp_path, watcher=Ending(how))
     assert not multiprocessing.active_children()
     assert not list(tmp_path.rglob("predictions.json"))
-    assert list(tmp_path.rglob("checkpoint-00005"))
+    assert list(tmp_path.rglob("checkpoint-*"))
     # With one thread now: how many there are changes nothing.
     outcome: RunOutcome = run_folds(work, folds, folder=tmp_path, watcher=Silent())
     assert outcome.final is not None

@@ -10,11 +10,13 @@ import pytest
 
 from osteoscope.cohort import baselines as baselines_module
 from osteoscope.cohort.baselines import Baseline
+from osteoscope.cohort.split import Folds
 from osteoscope.evaluation.document import Predictions, StudyFacts
 from osteoscope.workflow.study import baseline_blocks
 
 PATIENTS = tuple(f"P{number}" for number in range(10))
 LABELS = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1])
+FOLDS = Folds(seed=0, patients=PATIENTS, test=((PATIENTS[::2], PATIENTS[1::2]),))
 SAID = np.array([0.9, 0.8, 0.7, 0.6, 0.6, 0.4, 0.7, 0.3, 0.2, 0.6])
 """Probability of the first class, were both as frequent."""
 
@@ -30,9 +32,7 @@ def blocks(monkeypatch: pytest.MonkeyPatch, prior: tuple[float, float], *found: 
     )
     facts = StudyFacts(classes=("a", "b"), slugs=("a", "b"), prior=prior, roi="none", seed=0, estimates="Nothing.")
     audited = SimpleNamespace(audit=SimpleNamespace(features={}))
-    return baseline_blocks(
-        cast("Any", None), cast("Any", "folds"), audited=cast("Any", audited), model=model, facts=facts, note=""
-    )
+    return baseline_blocks(cast("Any", None), FOLDS, audited=cast("Any", audited), model=model, facts=facts, note="")
 
 
 @pytest.mark.parametrize("prior", [(0.5, 0.5), (0.8, 0.2), (0.1, 0.9)])
