@@ -20,8 +20,7 @@ that each network has to itself, ``seeds`` the standard deviation between seeds 
 
 Standard errors are sqrt(p (1 - p) / cohorts): at 95 % 0.22 points for 10,000 cohorts, 0.49 for 2,000, 0.69 for 1,000.
 Coverage of BCa takes --bootstrap-cohorts, ``coverage_clustered``, ``within_folds`` and ``crossed`` half of them,
-``best_of`` an eighth,
-all else --cohorts. The last line is one JSON object.
+``best_of`` an eighth, all else --cohorts. The last line is one JSON object.
 
     python benchmarks/simulation.py [--cohorts N] [--bootstrap-cohorts N] [--draws N] [--permutations N] [--only FIGURE]
                                     [--processes N]
