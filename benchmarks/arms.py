@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 COLUMNS = {
     "auc": "AUC out of fold",
+    "within_folds": "AUC within folds",
     "sites": "AUC, body sites left out",
     "looks": "AUC, looks left out",
     "balanced_accuracy": "balanced accuracy",
@@ -56,9 +57,10 @@ class Arm:
     runs: dict[str, list[Run]]
 
     def figure(self, split: str, name: str) -> str:
-        """Show a figure by patient: of one run with its interval, of several seeds their mean."""
-        found = [run.metrics["patient"][name] for run in self.runs.get(split, [])]
-        return shown(found)
+        """Show a figure by patient: of one run with its interval, of several seeds their mean; a dash if any lacks it."""
+        runs = self.runs.get(split, [])
+        found = [run.metrics["patient"][name] for run in runs if name in run.metrics["patient"]]
+        return shown(found if len(found) == len(runs) else [])
 
     def localised(self, row: str, name: str) -> str:
         """Show a figure of the localisation table."""
@@ -110,6 +112,7 @@ def row(arm: Arm) -> dict[str, str]:
     """All figures of an arm, as they are shown."""
     return {
         "auc": arm.figure("patients", "auc"),
+        "within_folds": arm.figure("patients", "auc_within_folds"),
         "sites": arm.figure("sites", "auc"),
         "looks": arm.figure("looks", "auc"),
         "balanced_accuracy": arm.figure("patients", "balanced_accuracy"),
