@@ -153,7 +153,8 @@ def test_a_point_by_hand() -> None:
         assert point[name]["value"] == pytest.approx(value), name
     # Wilson for 3 of 4.
     assert (point["sensitivity"]["low"], point["sensitivity"]["high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)
-    assert (point["sensitivity"]["n"], point["specificity"]["n"], point["ppv"]["n"]) == (4, 6, 10)
+    counts = [point[name]["n"] for name in ("sensitivity", "specificity", "ppv", "npv")]
+    assert counts == [4, 6, 4, 6]
     # For the other class too, whoever is at 0.5 is called: one false call more.
     (mirror,) = points(judge(labels, second), "common", "costs")
     assert mirror["expected_cost"]["value"] == pytest.approx(0.3)
@@ -260,6 +261,15 @@ def test_of_three_classes_each_stands_against_the_rest() -> None:
     assert len(block["operating_points"]) == 9
 
 
+def test_a_perfect_predictive_value_is_as_sure_as_the_few_who_were_called() -> None:
+    labels = [1] * 40 + [0] * 160
+    second = [0.9] * 3 + [0.3] * 37 + [0.1] * 160
+    (point,) = points(judge(labels, second), "rare", "costs")
+    # Wilson for 3 of 3: 3 / (3 + 1.96^2).
+    assert (point["ppv"]["value"], point["ppv"]["n"]) == (1.0, 3)
+    assert (point["ppv"]["low"], point["ppv"]["high"]) == pytest.approx((0.4385, 1.0), abs=1e-4)
+
+
 def test_where_no_one_is_called_there_is_no_predictive_value() -> None:
     labels = [0, 0, 0, 1, 1]
     (point,) = points(judge(labels, [0.4] * 5), "rare", "costs")
@@ -267,7 +277,7 @@ def test_where_no_one_is_called_there_is_no_predictive_value() -> None:
         "value": None,
         "low": None,
         "high": None,
-        "n": 5,
+        "n": 0,
         "reason": "no case was predicted as this class",
     }
     assert point["npv"]["value"] == pytest.approx(0.6)

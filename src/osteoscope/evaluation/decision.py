@@ -144,9 +144,10 @@ def decisions(
     A block that JSON can hold: ``{"prevalence": {slug: share}, "prevalence_of", "thresholds", "curves": {slug:
     {"net_benefit", "low", "high", "standardised", "treat_all"}}, "operating_points": [...], "definitions"}``. Curves
     are lists over the thresholds; low and high are None where there is no interval. An operating point is ``{"class",
-    "rule": "costs" | "sensitivity", "threshold", "sensitivity", "specificity", "ppv", "npv", "net_benefit", …}``, with
-    ``"threshold_as_stated"``, on the probability under `prior`, where there are two classes. Only ``{"reason"}`` if a
-    class has no patient.
+    "rule": "costs" | "sensitivity", "threshold", "sensitivity", "specificity", "ppv", "npv", …}``, with
+    ``"net_benefit"`` where it follows from costs, and ``"threshold_as_stated"``, on the probability under `prior`,
+    where there are two classes; the n of a predictive value counts the patients called, or not called. Only
+    ``{"reason"}`` if a class has no patient.
 
     Raises
     ------
@@ -218,6 +219,11 @@ class _Rule:
     wanted: float | None = None
     """The sensitivity asked for."""
 
+    def calls(self, probabilities: FloatArray) -> BoolArray:
+        """Tell in which rows of probabilities (n, K) the class is called: (n,)."""
+        called: BoolArray = probabilities[:, self.c] >= self.thresholds
+        return called
+
 
 def _checked(sensitivities: Sequence[float]) -> Sequence[float]:
     for wanted in sensitivities:
@@ -278,7 +284,7 @@ class _Rates:
 def _rates_of(study: _Study, rules: Sequence[_Rule], draws: int, seed: int) -> list[tuple[_Rule, _Rates]]:
     sample = study.sample
     of_class = np.stack([sample.labels == rule.c for rule in rules], axis=1)
-    called = np.stack([study.probabilities[:, rule.c] >= rule.thresholds for rule in rules], axis=1)
+    called = np.stack([rule.calls(study.probabilities) for rule in rules], axis=1)
     blocks = [np.ones((1, len(sample.labels))), *weight_blocks(sample.patients, draws=draws, seed=seed)]
     hits, rejected = (
         np.concatenate([_mean_share(sample, right, among, weights) for weights in blocks])
@@ -324,6 +330,10 @@ class _Judged:
         """Of the thresholds chosen for the folds, the middle one."""
         return float(np.median(self.rule.thresholds))
 
+    def called(self) -> BoolArray:
+        """Tell for which rows the class is called: (n,)."""
+        return self.rule.calls(self.study.probabilities)
+
     def net_benefit(self) -> FloatArray:
         return net_benefit(
             self.rates.sensitivity, self.rates.specificity, prevalence=self.prevalence, threshold=self.threshold
@@ -339,13 +349,19 @@ class _Judged:
         """Set the value beside the percentiles of its draws; rates of plain proportions get Wilson's interval."""
         sample, value = self.study.sample, known(values[0])
         of_class, everyone = int(sample.patients_of_class[self.rule.c]), len(sample.patients.names)
-        n = {"sensitivity": of_class, "specificity": everyone - of_class}.get(name, everyone)
+        behind = {
+            "sensitivity": of_class,
+            "specificity": everyone - of_class,
+            "ppv": sample.patients_where(self.called()),
+            "npv": sample.patients_where(~self.called()),
+        }
+        n = behind.get(name, everyone)
         if value is None:
             return Figure(value=None, n=n, reason=UNDEFINED[name]).to_json()
-        if n != everyone and sample.one_row:
+        if name in {"sensitivity", "specificity"} and sample.one_row:
             ends = wilson(value, n)
             return Figure(value=value, low=ends.low, high=ends.high, n=n).to_json()
-        smallest = n if n != everyone else min(of_class, everyone - of_class)
+        smallest = behind.get(name, min(of_class, everyone - of_class))
         return bootstrap_figure(value, values[1:], n=n, smallest=smallest, bounded=bounded).to_json()
 
 
