@@ -132,6 +132,30 @@ def test_many_classes_are_numbered_in_the_confusion_matrix() -> None:
     assert {"1", "2", "3", "4", "2 second"} <= set(texts(svg))
 
 
+def test_there_may_be_more_classes_than_colours(metrics: dict[str, Any]) -> None:
+    names = [f"class {place}" for place in range(7)]
+    given = metrics["patient"]
+    level = {
+        part: dict.fromkeys(names, given[part][SLUGS[0]]) for part in ("curves", "auc_by_class", "average_precision")
+    }
+    for svg in (
+        figures.roc_svg(level, classes=names, slugs=names),
+        figures.precision_recall_svg(level, classes=names, slugs=names, shares=dict.fromkeys(names, 1 / 7)),
+    ):
+        assert any("class 6: A" in text for text in texts(svg))
+
+
+def test_a_decision_curve_says_each_range_in_which_the_model_is_best() -> None:
+    curve = {
+        "net_benefit": [0.3, 0.1, 0.2, 0.1],
+        "low": [None] * 4,
+        "high": [None] * 4,
+        "treat_all": [0.2] * 2 + [0.1] * 2,
+    }
+    svg = figures.decision_svg(curve, thresholds=(0.1, 0.2, 0.3, 0.4), name="a")
+    assert "best at thresholds of 0.10 to 0.10, 0.30 to 0.30." in svg
+
+
 def test_a_reliability_diagram_passes_over_empty_bins() -> None:
     svg = figures.reliability_svg(BINS, name="osteosarcoma")
     assert {"25", "24"} <= set(texts(svg))

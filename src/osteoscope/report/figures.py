@@ -126,7 +126,7 @@ def precision_recall_svg(
             # Steps, since the area under them is the average precision; straight lines would promise more.
             plot.line(axes, recall, precision, index, text, steps=True)
             if slug in shares:
-                axes.axhline(shares[slug], color=PALETTE[index], linewidth=0.8, linestyle=(0, (1, 2)))
+                axes.axhline(shares[slug], color=PALETTE[index % len(PALETTE)], linewidth=0.8, linestyle=(0, (1, 2)))
         plot.legend()
         return plot.svg("Precision against recall of each class. " + plot.spoken())
 
@@ -246,7 +246,9 @@ def decision_svg(curve: Metrics, *, thresholds: Sequence[float], name: str, inde
         plot.legend()
         better = (values > np.array(curve["treat_all"])) & (values > 0)
         inside = np.asarray(thresholds)[better]
-        best = f"best at thresholds of {inside[0]:.2f} to {inside[-1]:.2f}" if inside.size else "best at no threshold"
+        gaps = np.flatnonzero(np.diff(np.flatnonzero(better)) > 1) + 1
+        runs = [f"{run[0]:.2f} to {run[-1]:.2f}" for run in np.split(inside, gaps) if run.size]
+        best = f"best at thresholds of {', '.join(runs)}" if runs else "best at no threshold"
         return plot.svg(f"Decision curve of {name}: calling by the model is {best}.")
 
 
