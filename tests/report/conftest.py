@@ -201,9 +201,9 @@ def study(metrics: dict[str, Any]) -> StudyContent:
             for epoch in (1, 2, 3)
         ),
         participants=Participants(
-            images_found=1234,
-            patients_found=567,
-            left_out=(LeftOut(reason="unreadable", images=3),),
+            images=1231,
+            patients=567,
+            left_out=(LeftOut(reason="unreadable", entries=3),),
             auxiliary_images=1150,
             auxiliary_patients=517,
             classes=tuple(

@@ -57,9 +57,9 @@ def participants(cohort: Cohort) -> Participants:
     frame, auxiliaries = cohort.frame, cohort.auxiliary_rows
     reasons = Counter(_kind_of_reason(left.reason) for left in cohort.left_out)
     return Participants(
-        images_found=len(frame) + len(cohort.left_out),
-        patients_found=int(frame["patient"].nunique()),
-        left_out=tuple(LeftOut(reason=reason, images=count) for reason, count in sorted(reasons.items())),
+        images=len(frame),
+        patients=int(frame["patient"].nunique()),
+        left_out=tuple(LeftOut(reason=reason, entries=count) for reason, count in sorted(reasons.items())),
         auxiliary_images=len(auxiliaries),
         auxiliary_patients=int(auxiliaries["patient"].nunique()),
         patients_guessed=bool(frame["guessed"].any()),

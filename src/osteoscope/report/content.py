@@ -51,7 +51,8 @@ class LeftOut:
     """Why some of what was found is not in the study, and how much of it."""
 
     reason: str
-    images: int
+    entries: int
+    """Images, series, files or patients, as the source counts what it leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,9 @@ class ClassSummary:
 class Participants:
     """The flow from what was found to what was studied."""
 
-    images_found: int
-    patients_found: int
+    images: int
+    """In the cohort, those of other classes among them."""
+    patients: int
     left_out: tuple[LeftOut, ...] = ()
     auxiliary_images: int = 0
     """Images of other classes, which may teach and are never in a fold."""
