@@ -177,6 +177,14 @@ def test_three_classes_are_judged_one_against_the_rest() -> None:
     assert block["calibration_class"] is None
 
 
+def test_a_figure_that_one_repeat_lacks_says_so() -> None:
+    second = [0.9, 0.2, 0.3, 0.1, 0.2, 0.1, 0.3, 0.2]
+    block = _summary([1, 1, 0, 0] * 2, second, patients=list("abcd") * 2, repeats=[0] * 4 + [1] * 4)
+    rare = block["ppv"][CLASSES[1]]
+    assert (rare["value"], rare["n"]) == (None, 1)
+    assert rare["reason"] == "in one repeat at least, no case was predicted as this class"
+
+
 def test_repeats_are_averaged_and_kept_together() -> None:
     labels, second = _simulated(40, 3)
     other = np.clip(second + np.random.default_rng(4).normal(scale=0.2, size=40), 0.01, 0.99)

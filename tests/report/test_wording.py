@@ -34,6 +34,7 @@ def test_the_note_below_an_estimate_gives_reason_and_number() -> None:
     assert note_text({"value": None, "n": 0, "reason": "its own"}, "another") == f"its own; {n}0"
     assert note_text({"value": 0.5, "low": None, "high": None, "n": 4, "reason": "too few"}, "") == f"too few; {n}4"
     assert note_text({"value": 0.5}, "") == "no interval"
+    assert note_text({"value": 1.0, "low": 0.8, "high": 1.0, "n": 4, "note": "Wilson's"}, "") == f"Wilson's; {n}4"
 
 
 @pytest.mark.parametrize(

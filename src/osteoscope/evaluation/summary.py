@@ -299,11 +299,17 @@ def _patients_behind(sample: Sample, name: str, c: int | None) -> int:
 
 
 def _reason(sample: Sample, name: str) -> str:
+    """Say why a figure is undefined, which it is if it is in any repeat."""
     if name in {"decided", "accuracy_decided"}:
-        return "no verdicts were given" if sample.verdicts is None else "no case was decided"
-    plain = name.removeprefix("macro_").removesuffix("_by_class")
-    reason = UNDEFINED["calibration" if plain.startswith("calibration") else plain]
-    return f"for one class at least, {reason}" if name.startswith("macro_") else reason
+        if sample.verdicts is None:
+            return "no verdicts were given"
+        reason = "no case was decided"
+    else:
+        plain = name.removeprefix("macro_").removesuffix("_by_class")
+        reason = UNDEFINED["calibration" if plain.startswith("calibration") else plain]
+    if name.startswith("macro_"):
+        reason = f"for one class at least, {reason}"
+    return reason if len(sample.rows_of_repeat) == 1 else f"in one repeat at least, {reason}"
 
 
 # Blocks that the bootstrap does not enter -----------------------------------------------------------------------------

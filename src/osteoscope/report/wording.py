@@ -56,12 +56,12 @@ def interval_text(figure: Figure, *, percent: bool = False) -> str:
 
 
 def note_text(figure: Figure, undefined: str) -> str:
-    """Write what stands below an estimate: why value or interval is missing, and the number of cases.
+    """Write what stands below an estimate: why value or interval is missing, or is of another kind; the cases.
 
     Parameters
     ----------
     figure
-        ``n`` and ``reason`` are read too; each may be missing.
+        ``n``, ``reason`` and ``note`` are read too; each may be missing.
     undefined
         Why there is no value, where the figure does not say so itself.
     """
@@ -71,6 +71,8 @@ def note_text(figure: Figure, undefined: str) -> str:
         notes.append(str(reason or undefined))
     elif not has_interval(figure):
         notes.append(str(reason or "no interval"))
+    elif figure.get("note"):
+        notes.append(str(figure["note"]))
     if figure.get("n") is not None:
         notes.append(f"n\u00a0=\u00a0{count_text(figure['n'])}")
     return "; ".join(notes)
