@@ -26,6 +26,7 @@ from archives import (
     write_mr,
 )
 from conftest import shared_data
+from dicom_files import write_dicom
 from drawn_regions import write_segmentation, write_structure_set
 from filelock import FileLock
 
@@ -136,6 +137,22 @@ def test_a_ct_an_mr_and_radiographs_of_one_patient_are_rows_of_it(tmp_path: Path
     assert sorted(own["modality"]) == ["CT", "MR", "radiograph", "radiograph"]
     assert set(own["view"].dropna()) == {"AP", "LL"}
     assert own[own["modality"] == "radiograph"]["image"].str.endswith(".dcm").all()
+
+
+def test_of_a_series_of_radiographs_the_blank_one_alone_is_left_out(
+    tmp_path: Path, archive: Path, labels: Path
+) -> None:
+    write_film(archive / "ap.dcm", 0)
+    grey = np.full((SIDE, SIDE), 7, dtype=np.uint16)
+    write_dicom(archive / "blank.dcm", grey, "DX", **person(0), SeriesInstanceUID="1.2.3.0.4", ViewPosition="LL")
+    made(archive, labels, tmp_path / "cohort")
+    cohort = read_cohort(tmp_path / "cohort")
+    films = cohort.frame[cohort.frame["modality"] == "radiograph"]
+    assert films["view"].tolist() == ["AP"]
+    (left,) = [left for left in cohort.left_out if left.image.endswith(".dcm")]
+    assert left.image.rsplit("/", 1)[0] == films["image"].iloc[0].rsplit("/", 1)[0]
+    assert "blank" in left.reason
+    assert not (tmp_path / "cohort" / left.image).exists()
 
 
 def test_a_second_run_copies_nothing_again_and_gives_the_same_cohort(

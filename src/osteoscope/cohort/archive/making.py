@@ -49,6 +49,7 @@ class Making:
         self._decisions = {decision.choice.stack.number: decision for decision in decisions}
         self._stages = stages
         self._left_out: dict[int, str] = {}
+        self._left_out_of_series: dict[str, str] = {}
 
     def copy(self, tasks: Sequence[ToCopy], jobs: int) -> None:
         """Copy the chosen series without what identifies their patients.
@@ -75,16 +76,22 @@ class Making:
         return outlined.notes
 
     def measure(self) -> dict[str, Measured]:
-        """Decode every image once; one that cannot be used is left out."""
+        """Decode every image once; one that cannot be used is left out, and a series of which none can."""
         masks = {image.image: image.mask for image in self.images if image.mask is not None}
         progress = partial(self._told, "reading images")
         found = measure_images(self.root, [image.image for image in self.images], progress, masks=masks)
+        usable = {name: measured for name, measured in found.items() if isinstance(measured, Measured)}
+        whole = {image.choice.stack.number for image in self.images if image.image in usable}
         for image in self.images:
-            fault = found[image.image]
-            if not isinstance(fault, Measured):
-                self._left_out[image.choice.stack.number] = fault.message
-        self.images = [image for image in self.images if image.choice.stack.number not in self._left_out]
-        return {image.image: measured for image in self.images if isinstance(measured := found[image.image], Measured)}
+            fault, number = found[image.image], image.choice.stack.number
+            if isinstance(fault, Measured):
+                continue
+            if number in whole:
+                self._left_out_of_series[image.image] = fault.message
+            else:
+                self._left_out[number] = fault.message
+        self.images = [image for image in self.images if image.image in usable]
+        return {image.image: usable[image.image] for image in self.images}
 
     def lines(self) -> list[Line]:
         """Give a line for every series, with what became of it."""
@@ -97,7 +104,9 @@ class Making:
         ]
 
     def left_out(self) -> Iterator[LeftOut]:
-        """Give every chosen series that is not in the cohort, and every patient of whom there is no series."""
+        """Give all that was chosen and is not in the cohort, and every patient of whom there is no series."""
+        for image, reason in sorted(self._left_out_of_series.items()):
+            yield LeftOut(image=image, reason=reason)
         for number, reason in sorted(self._left_out.items()):
             yield LeftOut(image=_folder_of(self._decisions[number]), reason=reason)
         here = {image.patient for image in self.images}
