@@ -93,6 +93,8 @@ def test_a_slug_is_fit_for_files_and_columns(name: str, expected: str) -> None:
         (["a", "b", "a"], "'a' and 'a' cannot be told apart"),
         (["giant cell tumor", "Giant-Cell tumor"], "cannot be told apart"),
         (["a", "?!"], "no letter or digit"),
+        (["a", "Indeterminate"], "'Indeterminate' is named as the verdict"),
+        (["out of scope", "a"], "'out of scope' is named as the verdict"),
     ],
 )
 def test_classes_that_cannot_be_told_apart_are_refused(classes: list[str], match: str) -> None:

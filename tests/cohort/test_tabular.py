@@ -75,6 +75,12 @@ def test_quotes_hold_separators_and_line_ends(tmp_path: Path) -> None:
     assert row.cells == {"a": "1,5", "b": "two\nlines"}
 
 
+def test_a_cell_may_hold_a_long_outline(tmp_path: Path) -> None:
+    outline = "1.5 " * 50_000
+    (row,) = read_rows(csv_file(tmp_path, f"patient,outline\n1,{outline}\n"), ["patient"])
+    assert row.cells["outline"] == outline.strip()
+
+
 def test_a_column_without_a_name_is_ignored(tmp_path: Path) -> None:
     (row,) = read_rows(csv_file(tmp_path, ",a,\n0,1,2\n"), ["a"])
     assert row.cells == {"a": "1"}

@@ -95,6 +95,9 @@ _ARROW_SCHEMA = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in COLUMNS.
 
 _PSEUDONYM_DIGITS = 12
 
+# A verdict is a class, or one of these.
+_NO_CLASS = ("indeterminate", "out_of_scope")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -327,7 +330,8 @@ def checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
     Raises
     ------
     CohortError
-        If there are fewer than two, or two of them cannot be told apart by their slugs.
+        If there are fewer than two, two of them cannot be told apart by their slugs, or one is named as a verdict that
+        names no class.
     """
     if len(classes) < 2:
         found = f"found {classes[0]!r} alone" if classes else "found none"
@@ -336,6 +340,9 @@ def checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
     for name in classes:
         if not slug(name):
             raise CohortError(f"class {name!r} has no letter or digit", remedy="give it a name")
+        if slug(name) in _NO_CLASS:
+            reason = f"class {name!r} is named as the verdict that no class can be told"
+            raise CohortError(reason, remedy="give it another name")
         if slug(name) in by_slug:
             reason = f"classes {by_slug[slug(name)]!r} and {name!r} cannot be told apart by name"
             raise CohortError(reason, remedy="name each class once, and spell it the same everywhere")

@@ -222,10 +222,14 @@ def _csv_records(path: Path, content: bytes, *, encoding: str | None) -> Records
         raise TableError(reason, path=path, remedy="save it as CSV in UTF-8") from error
     first_line = text.lstrip().partition("\n")[0]
     separator = max(",;\t", key=first_line.count)
+    # An outline of some thousand points is longer than a cell may be by default.
+    usual = csv.field_size_limit(len(text) + 1)
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except csv.Error as error:
         raise TableError(f"is not CSV: {error}", path=path, remedy="save it as CSV in UTF-8") from error
+    finally:
+        csv.field_size_limit(usual)
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if any(map(str.strip, line))]
     if not numbered:
         raise TableError("the table holds no rows", path=path, remedy="give one row an image")
