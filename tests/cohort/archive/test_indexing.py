@@ -110,6 +110,17 @@ def test_a_moved_file_is_told_from_a_changed_and_a_lost_one(tmp_path: Path, arch
     assert found.files == 2 * PLANES - 1
 
 
+def test_of_two_equal_files_made_one_only_one_was_moved(tmp_path: Path, archive: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    first = min((archive / "p0").iterdir())
+    shutil.copy(first, archive / "twin")
+    index(archive, path)
+    (archive / "twin").rename(archive / "one")
+    first.unlink()
+    found = index(archive, path)
+    assert (found.moved, found.gone, found.new) == (1, 1, 0)
+
+
 def test_a_file_that_was_written_again_with_the_same_content_is_unchanged(tmp_path: Path, archive: Path) -> None:
     path = tmp_path / "index.sqlite"
     index(archive, path)

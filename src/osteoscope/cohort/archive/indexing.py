@@ -299,8 +299,9 @@ class _Update:
         execute = self._connection.execute
         with transaction(self._connection):
             (moved,) = execute(
-                "SELECT count(*) FROM files AS one WHERE run != ? AND content != '' AND EXISTS"
-                " (SELECT 1 FROM files AS other WHERE other.content = one.content AND other.first_run = ?)",
+                # Of equal files as many were moved as have gone, and come: the fewer of both.
+                "SELECT coalesce(sum(min(went, came)), 0) FROM (SELECT sum(run != ?) AS went, sum(first_run = ?) AS came"
+                " FROM files WHERE content != '' GROUP BY content)",
                 (self._run, self._run),
             ).fetchone()
             (new,) = execute("SELECT count(*) FROM files WHERE first_run = ?", (self._run,)).fetchone()
