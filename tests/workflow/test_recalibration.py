@@ -176,7 +176,7 @@ def test_the_patients_it_was_recalibrated_on_are_refused_in_that_role(
     bundle = load_bundle(made.folder)
     with pytest.raises(CohortError, match=r"30 of 30 patients.*was recalibrated on"):
         check_unseen(bundle, read_cohort(site))
-    with pytest.raises(CohortError, match="training cohort"):
+    with pytest.raises(CohortError, match="the model was trained on"):
         check_unseen(bundle, read_cohort(cohort_folder))
     with pytest.raises(CohortError, match="recalibrated on"):
         recalibrate(made.folder, site, tmp_path / "again")
@@ -261,7 +261,7 @@ def test_a_prior_cannot_be_given_and_kept(parent: Path, site: Path, tmp_path: Pa
 
 
 def test_the_training_cohort_is_refused(parent: Path, cohort_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CohortError, match="training cohort"):
+    with pytest.raises(CohortError, match="the model was trained on"):
         recalibrate(parent, cohort_folder, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 

@@ -16,7 +16,7 @@ from samples import CLASSES, SIDE, Silent, lesion_picture
 from osteoscope import workflow
 from osteoscope.bundle.load import load_bundle
 from osteoscope.config import AuxiliaryConfig, Config, NetworkConfig, PreparationConfig, TrainingConfig, read_config
-from osteoscope.errors import ConfigError, InputError, RunError
+from osteoscope.errors import CohortError, ConfigError, InputError, RunError
 from osteoscope.network.trunk import DenseTrunk
 from osteoscope.storage import sha256_of_file
 
@@ -102,6 +102,18 @@ def test_the_run_says_what_it_learnt_first(run: Path) -> None:
 def test_no_auxiliary_image_is_in_a_fold(run: Path) -> None:
     with (run / "oof.csv").open(encoding="utf-8") as stream:
         assert len(list(csv.DictReader(stream))) == 24
+
+
+def test_whoever_was_an_auxiliary_image_is_no_test_case(cohort: Path, run: Path, tmp_path: Path) -> None:
+    images = cohort.parent / "images"
+    table = tmp_path / "table.csv"
+    rows = [f"3-{number},3_{number:03d}.png,{CLASSES[number % 2]}" for number in range(24, 32)]
+    table.write_text("\n".join(["patient,image,label", *rows]), encoding="utf-8")
+    for source, seen in (("made up, second look", "are among those that"), ("another", "have images that")):
+        again = tmp_path / source
+        workflow.cohort_from_table(table, again, images=images, classes=CLASSES, source=source)
+        with pytest.raises(CohortError, match=f"8 of 8 patients .*{seen} the model was trained on"):
+            workflow.evaluate(run / "bundle", again, tmp_path / "out")
 
 
 def test_most_lesions_are_found_without_a_mark(run: Path) -> None:

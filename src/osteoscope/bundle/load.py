@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from osteoscope.cohort.table import Case
+    from osteoscope.cohort.table import Auxiliary, Case
 
 _COPY_AGAIN = "copy the bundle again from where it was made"
 _CHANGED = "has changed since it was written (SHA-256 differs)"
@@ -37,6 +37,9 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
+    sha256: str
+    """Of its manifest as it was read, which holds the hashes of all else: of what is in memory, should another bundle
+    take its place."""
 
     @cached_property
     def seen(self) -> SeenCases:
@@ -54,12 +57,13 @@ class SeenCases:
     """Hashes of decoded images."""
 
     @classmethod
-    def of(cls, cases: Iterable[Case]) -> Self:
-        """Gather the patients and pixels of some cases."""
-        listed = list(cases)
+    def of(cls, cases: Iterable[Case], *, auxiliary: Iterable[Auxiliary] = ()) -> Self:
+        """Gather the patients and pixels of some cases, and of auxiliary images that taught beside them."""
+        listed, taught = list(cases), list(auxiliary)
         return cls(
-            patients=frozenset(case.patient for case in listed),
-            pixels=frozenset(image.pixel_sha256 for case in listed for image in case.images),
+            patients=frozenset(case.patient for case in listed) | frozenset(one.patient for one in taught),
+            pixels=frozenset(image.pixel_sha256 for case in listed for image in case.images)
+            | frozenset(one.image.pixel_sha256 for one in taught),
         )
 
     def joined(self, other: SeenCases) -> SeenCases:
@@ -80,7 +84,8 @@ def load_bundle(folder: Path) -> Bundle:
     if not manifest_path.is_file():
         raise BundleError(f"is not a bundle: it holds no {MANIFEST}", path=folder, remedy="name the folder of a bundle")
     try:
-        content = json.loads(manifest_path.read_text(encoding="utf-8"))
+        written = manifest_path.read_bytes()
+        content = json.loads(written)
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot be read: {error}", path=manifest_path, remedy=_COPY_AGAIN) from error
     schema = content.get("schema") if isinstance(content, dict) else None
@@ -102,9 +107,10 @@ def load_bundle(folder: Path) -> Bundle:
             path=manifest_path,
             remedy="install the version of Osteoscope that made it, or train it again",
         )
-    _verify_manifest(folder)
+    sha256 = hashlib.sha256(written).hexdigest()
+    _verify_manifest(folder, sha256)
     _verify_files(folder, manifest)
-    return Bundle(folder=folder, manifest=manifest)
+    return Bundle(folder=folder, manifest=manifest, sha256=sha256)
 
 
 def read_training_cases(bundle: Bundle) -> SeenCases:
@@ -139,15 +145,15 @@ def _seen(content: dict[str, Any]) -> SeenCases:
     return SeenCases(patients=frozenset(content["patients"]), pixels=frozenset(content["pixels"]))
 
 
-def _verify_manifest(folder: Path) -> None:
-    """Compare the manifest with the hash beside it; all other hashes stand in the manifest."""
+def _verify_manifest(folder: Path, found: str) -> None:
+    """Compare the manifest's hash with the one beside it; all other hashes stand in the manifest."""
     try:
         expected = (folder / MANIFEST_HASH).read_text(encoding="ascii").split()[:1]
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(
             f"lacks the hash of its manifest, {MANIFEST_HASH}", path=folder, remedy=_COPY_AGAIN
         ) from error
-    if [sha256_of_file(folder / MANIFEST)] != expected:
+    if [found] != expected:
         raise BundleError(_CHANGED, path=folder / MANIFEST, remedy=_COPY_AGAIN)
 
 

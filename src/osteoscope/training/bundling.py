@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from osteoscope.cohort.table import Case, Cohort
+    from osteoscope.cohort.table import Auxiliary, Case, Cohort
     from osteoscope.config import Config
     from osteoscope.training.fold import FoldOutcome
     from osteoscope.training.outcome import BundleCalibration
@@ -42,6 +42,7 @@ def bundle_run(
     cohort: Cohort,
     cases: Sequence[Case],
     config: Config,
+    teaching: Sequence[Auxiliary],
     auxiliary: dict[str, Any] | None,
     members: Sequence[FoldOutcome],
     calibration: BundleCalibration,
@@ -49,7 +50,7 @@ def bundle_run(
 ) -> None:
     """Write the bundle of a run: its `members`, whose mean logit decides.
 
-    `auxiliary` says what they learnt from before, None for nothing.
+    They learnt from `teaching` too, auxiliary images, of which `auxiliary` says what they are; None for nothing.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def bundle_run(
         manifest,
         target,
         member_folders=[member.member_folder() for member in members],
-        training_cases=SeenCases.of(cases),
+        training_cases=SeenCases.of(cases, auxiliary=teaching),
     )
 
 

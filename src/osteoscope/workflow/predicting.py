@@ -417,7 +417,7 @@ def _refused_row(study: Study, refusals: Sequence[Refusal], question: Question) 
         refused=dict(refused),
         reasons=tuple(sentences),
         research=question.research,
-        bundle=question.bundle_sha256[:12],
+        bundle=question.bundle.sha256[:12],
     )
 
 

@@ -9,14 +9,11 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import osteoscope
-from osteoscope.bundle.format import MANIFEST
-from osteoscope.errors import BundleError
 from osteoscope.imaging.nifti import write_nifti
 from osteoscope.inference.evidence import evidence_in_patient, evidence_on_image
 from osteoscope.inference.result import (
@@ -41,7 +38,7 @@ from osteoscope.report.planes import (
     with_mark,
     with_sides,
 )
-from osteoscope.storage import sha256_of_file, write_bytes, write_json
+from osteoscope.storage import write_bytes, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,28 +91,12 @@ class Question:
     research: bool
     precision: Precision = "float32"
 
-    @cached_property
-    def bundle_sha256(self) -> str:
-        """Hash the bundle's manifest, which holds the hashes of all else in it.
-
-        Raises
-        ------
-        BundleError
-            If it is gone since the bundle was loaded.
-        """
-        path = self.bundle.folder / MANIFEST
-        try:
-            return sha256_of_file(path)
-        except OSError as error:
-            remedy = "leave the bundle where it is until the prediction is done, and run the same command again"
-            raise BundleError(f"cannot be read any more: {error.strerror}", path=path, remedy=remedy) from error
-
     def request(self, study: Study) -> str:
         """Hash all that the answer depends on."""
         told = self.told
         matter = {
             "osteoscope": osteoscope.__version__,
-            "bundle": self.bundle_sha256,
+            "bundle": self.bundle.sha256,
             "told": [told.age, told.sex, told.site, *([] if told.level is None else [told.level])],
             "research": self.research,
             **({} if self.precision == "float32" else {"precision": self.precision}),
@@ -174,7 +155,7 @@ def write_prediction(
             for one in selection.refused
         ),
         bundle=BundleUsed(
-            sha256=question.bundle_sha256,
+            sha256=question.bundle.sha256,
             osteoscope=manifest.osteoscope,
             members=len(manifest.members),
             precision=question.precision,

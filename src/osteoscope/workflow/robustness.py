@@ -244,8 +244,6 @@ def _changed(sweep: _Sweep, place: int) -> Figure:
 
 
 def _facts(bundle: Bundle, cohort: Cohort, *, seed: int) -> dict[str, Any]:
-    from osteoscope.bundle.format import MANIFEST
-    from osteoscope.storage import sha256_of_file
 
     manifest, rows = bundle.manifest, cohort.case_rows
     patients = rows.groupby("label")["patient"].nunique()
@@ -262,7 +260,7 @@ def _facts(bundle: Bundle, cohort: Cohort, *, seed: int) -> dict[str, Any]:
         "roi": manifest.preparation.annotation,
         "seed": seed,
         "estimates": "How well this bundle does on these patients when their images are worse than they are.",
-        "bundle_sha256": sha256_of_file(bundle.folder / MANIFEST),
+        "bundle_sha256": bundle.sha256,
         "cohort_fingerprint": cohort.fingerprint(),
         "guessed_patients": bool(rows["guessed"].any()),
     }

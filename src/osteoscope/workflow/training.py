@@ -254,6 +254,7 @@ def train(
             cohort=cohort,
             cases={case.patient: case for case in cases},
             config=config,
+            teaching=teaching,
             auxiliary=_auxiliary_facts(output) if teaching else None,
             outcome=outcome,
             audited=audited,
@@ -341,6 +342,8 @@ class _RunStudy:
     cohort: Cohort
     cases: dict[str, Case]
     config: Config
+    teaching: Sequence[Auxiliary]
+    """Auxiliary images that were learnt from."""
     auxiliary: dict[str, Any] | None
     """What was learnt from auxiliary images, first or beside the cases."""
     outcome: RunOutcome
@@ -425,6 +428,7 @@ def _conclude_run(study: _RunStudy, output: Path) -> dict[str, Any]:
         cohort=cohort,
         cases=list(study.cases.values()),
         config=config,
+        teaching=study.teaching,
         auxiliary=study.auxiliary,
         members=study.outcome.members,
         calibration=calibration,

@@ -47,7 +47,7 @@ def shared_with(cohort: Cohort, patients: Collection[str], pixels: Collection[st
     """
     rows = cohort.case_rows
     kinds = (
-        ("shared-patient", rows[rows["patient"].isin(list(patients))], "are patients of the training cohort too"),
+        ("shared-patient", rows[rows["patient"].isin(list(patients))], "are among those that the model was trained on"),
         ("shared-pixels", rows[rows["pixel_sha256"].isin(list(pixels))], "have images that the model was trained on"),
     )
     return tuple(
