@@ -11,10 +11,13 @@ import torch
 from bundles import NETWORK
 
 from osteoscope.bundle.format import INT8_GRAPH, PLANES_GRAPH
+from osteoscope.cohort.table import Case
+from osteoscope.config import PreparationConfig
 from osteoscope.inference.engine import MemberEngine
 from osteoscope.network.classifier import TumourNetwork
+from osteoscope.training import quantise as quantise_module
 from osteoscope.training.export import export_member
-from osteoscope.training.quantise import quantise, verdict_on
+from osteoscope.training.quantise import CALIBRATION_PLANES, calibration_planes, quantise, verdict_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +65,16 @@ def test_it_is_offered_where_nothing_is_lost() -> None:
     assert found.map_correlation == pytest.approx(0.99)
     assert found.least_map_correlation == 0.99
     assert found.patients == 6
+
+
+def test_of_many_patients_the_levels_are_fixed_from_any_of_their_planes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of the plane at place p all pixels are p.
+    planes = np.arange(64, dtype=np.float32)[:, None, None, None] * np.ones((1, 1, 2, 2), np.float32)
+    monkeypatch.setattr(quantise_module, "_planes_of", lambda case, preparation: planes)
+    cases = [Case(patient=f"p{place}", label=0, images=()) for place in range(70)]
+    drawn = calibration_planes(cases, PreparationConfig())
+    assert drawn.shape == (CALIBRATION_PLANES, 1, 2, 2)
+    assert 20 < drawn.mean() < 43
 
 
 def test_a_lower_auc_is_not_offered() -> None:

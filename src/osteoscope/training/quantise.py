@@ -24,6 +24,7 @@ from osteoscope.inference.engine import Member, MemberEngine
 from osteoscope.inference.predict import predict_case, prepare_case
 from osteoscope.inference.radiographs import prepare_radiographs
 from osteoscope.inference.runtimes import INT8_RUNTIME
+from osteoscope.storage import storage_error
 from osteoscope.training.export import export_planes
 
 if TYPE_CHECKING:
@@ -65,21 +66,24 @@ def quantise(network: TumourNetwork, folder: Path, *, planes: NDArray[np.float32
     StorageError
         If the operating system refuses.
     """
-    with tempfile.TemporaryDirectory() as scratch, _quiet_quantiser():
-        plain, prepared = Path(scratch) / "plain.onnx", Path(scratch) / "prepared.onnx"
-        # Not laid out for prediction: runtimes join the rounding with whole convolutions, not with sums of parts.
-        export_planes(network, plain, example=planes[:2])
-        quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared),
-            str(folder / INT8_GRAPH),
-            _InSteps(planes),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            op_types_to_quantize=["Conv"],
-        )
+    try:
+        with tempfile.TemporaryDirectory() as scratch, _quiet_quantiser():
+            plain, prepared = Path(scratch) / "plain.onnx", Path(scratch) / "prepared.onnx"
+            # Not laid out for prediction: runtimes join the rounding with whole convolutions, not with sums of parts.
+            export_planes(network, plain, example=planes[:2])
+            quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+            quantize_static(
+                str(prepared),
+                str(folder / INT8_GRAPH),
+                _InSteps(planes),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=["Conv"],
+            )
+    except OSError as error:
+        raise storage_error(error, folder / INT8_GRAPH) from error
 
 
 class _InSteps(CalibrationDataReader):  # type: ignore[misc]
@@ -108,7 +112,7 @@ def _quiet_quantiser() -> Iterator[None]:
 
 
 def calibration_planes(cases: Sequence[Case], preparation: PreparationConfig) -> NDArray[np.float32]:
-    """Draw planes that a network reads of patients, evenly over them: (planes, channels, size, size).
+    """Draw planes that a network reads of patients, as many of each: (planes, channels, size, size).
 
     Of radiographs with annotated lesions, those of the second look are among them.
 
@@ -130,7 +134,8 @@ def calibration_planes(cases: Sequence[Case], preparation: PreparationConfig) ->
             read = _planes_of(replace(case, images=own), preparation)
         else:
             read = _planes_of(case, preparation)
-        planes.extend(read[np.linspace(0, len(read) - 1, min(each, len(read))).round().astype(int)])
+        # By lot: the first of a volume shows its edge, and the first of a radiograph all of it.
+        planes.extend(read[np.sort(rng.permutation(len(read))[:each])])
     return np.stack(planes[:CALIBRATION_PLANES])
 
 

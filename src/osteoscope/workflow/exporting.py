@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osteoscope.errors import InputError, StorageError, require
+from osteoscope.storage import storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,7 +189,10 @@ class _InEightBits:
         from osteoscope.training.quantise import calibration_planes, quantise
         from osteoscope.training.verify import rebuilt_network
 
-        shutil.copytree(member, folder)
+        try:
+            shutil.copytree(member, folder)
+        except OSError as error:
+            raise storage_error(error, folder) from error
         network = rebuilt_network(self._manifest, encoder, folder / WEIGHTS)
         quantise(network, folder, planes=calibration_planes(learnt, self._manifest.preparation))
         return folder
