@@ -254,15 +254,16 @@ def _do_fold(part: Part, work: Work, store: CaseStore, rehearsal: Rehearsal | No
     # Always the same, so that a run that goes on later ends with the same bytes.
     engine = MemberEngine(part.folder / MEMBER_FOLDER, threads=torch.get_num_threads(), runtime="onnxruntime")
     member = Member(engine=engine, encoder=encoder)
-    prepared = [prepare_case(case, config.preparation) for case in testing]
-    explained = [predict_case(case, planes, [member]) for case, planes in zip(testing, prepared, strict=True)]
-    # The forward pass of a torch network once more, which an accelerator does in no time.
+    # For the forward pass of a torch network once more, which an accelerator does in no time.
     network.to(work.device.kind)
-    differences = [
-        _difference(network, images, said.prediction.images, member.covariates(case))
-        for case, images, said in zip(testing, prepared, explained, strict=True)
-        if sum(len(image.speaking) for image in said.prediction.images) > 1
-    ]
+    explained, differences = [], []
+    # One patient at a time, since each is held in full resolution.
+    for case in testing:
+        prepared = prepare_case(case, config.preparation)
+        explained.append(predict_case(case, prepared, [member]))
+        images = explained[-1].prediction.images
+        if sum(len(image.speaking) for image in images) > 1:
+            differences.append(_difference(network, prepared, images, member.covariates(case)))
     _write_outcome(part, explained, history, asdict(parity), encoder, differences)
 
 
