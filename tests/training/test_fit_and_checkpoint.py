@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -429,13 +430,26 @@ def test_a_changed_checkpoint_is_refused(tmp_path: Path) -> None:
         checkpoint.load_checkpoint(tmp_path, modules={"network": module}, optimiser=optimiser)
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_of_a_removed_checkpoint_is_in_nobodys_way(tmp_path: Path) -> None:
+    for name in ("checkpoint-00001", "checkpoint-00002"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "network.safetensors").write_bytes(b"half")
+    save_one(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00002"]
+    (tmp_path / "checkpoint-00001").mkdir()
+    checkpoint.remove_checkpoints(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_system_that_refuses_to_write_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     save_one(tmp_path, 1)
-
-    def full(tensors: object, path: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(StorageError, match="no space left"):
-        save_one(tmp_path, 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
+    try:
+        with pytest.raises(StorageError, match="too large"):
+            save_one(tmp_path, 2)
+        with pytest.raises(StorageError, match="too large"):
+            checkpoint.save_weights(torch.nn.Linear(2, 2), tmp_path / "weights.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00001"]

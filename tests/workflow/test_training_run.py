@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from samples import CLASSES, Silent, write_table_cohort
 
 from osteoscope import workflow
@@ -304,11 +304,21 @@ def test_a_run_on_other_patients_cannot_be_set_beside(
 def test_a_folder_that_is_no_run_beside_is_refused_before_training(
     cohort_folder: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match="is not a finished run"):
+    with pytest.raises(RunError, match="is not a run"):
         workflow.train(
             cohort_folder, tmp_path / "run", config=tiny_config, watcher=Silent(), threads=1, beside=[cohort_folder]
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_not_finished_is_not_set_beside(
+    run_folder: Path, cohort_folder: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    other = shutil.copytree(run_folder, tmp_path / "other")
+    content = json.loads((other / "run.json").read_text(encoding="utf-8"))
+    (other / "run.json").write_text(json.dumps({**content, "status": "unfinished"}), encoding="utf-8")
+    with pytest.raises(RunError, match="is a run that is not finished"):
+        workflow.train(cohort_folder, run_folder, config=tiny_config, watcher=Silent(), threads=1, beside=[other])
 
 
 def test_another_run_on_the_same_patients_stands_beside_with_its_difference(
@@ -344,15 +354,15 @@ def test_whole_images_are_read_and_looked_at_again_where_lesions_are_annotated(c
 def test_a_full_disk_loses_nothing_and_the_run_goes_on(
     cohort_folder: Path, run_folder: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[str] = []
+    written: list[dict[str, Tensor]] = []
 
-    def full_after_the_first_checkpoint(tensors: dict[str, Tensor], path: Path) -> None:
-        written.append(path.name)
+    def full_after_the_first_checkpoint(tensors: dict[str, Tensor]) -> bytes:
+        written.append(tensors)
         if len(written) > 3:
             raise OSError(28, "No space left on device")
-        save_file(tensors, path)
+        return save(tensors)
 
-    monkeypatch.setattr(checkpoint, "save_file", full_after_the_first_checkpoint)
+    monkeypatch.setattr(checkpoint, "save", full_after_the_first_checkpoint)
     with pytest.raises(StorageError, match="no space left"):
         workflow.train(cohort_folder, tmp_path / "run", config=tiny_config, watcher=Silent(), threads=1)
     assert [path.name for path in (tmp_path / "run" / "folds" / "0").iterdir()] == ["checkpoint-00005"]

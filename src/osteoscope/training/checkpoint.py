@@ -7,15 +7,14 @@ Random numbers need no state of their own: each epoch seeds its generators from 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from osteoscope.errors import RunError
-from osteoscope.storage import sha256_of_file, storage_error
+from osteoscope.storage import sha256_of_file, storage_error, write_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,17 +55,20 @@ def save_checkpoint(
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         for name, module in modules.items():
-            save_file(_contiguous(module.state_dict()), beside / f"{name}.safetensors")
-        save_file(_contiguous(_optimiser_tensors(optimiser)), beside / "optimiser.safetensors")
+            (beside / f"{name}.safetensors").write_bytes(save(_contiguous(module.state_dict())))
+        (beside / "optimiser.safetensors").write_bytes(save(_contiguous(_optimiser_tensors(optimiser))))
         hashes = {path.name: sha256_of_file(path) for path in sorted(beside.iterdir())}
         state = {"epoch": epoch, "history": history, "sha256": hashes}
         (beside / _STATE).write_text(json.dumps(state), encoding="utf-8")
+        # What is left of one that was being removed when the process was killed would be in the way.
+        shutil.rmtree(target, ignore_errors=True)
         beside.replace(target)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise storage_error(error, target) from error
-    for older in _checkpoints(folder)[:-1]:
-        shutil.rmtree(older, ignore_errors=True)
+    for other in folder.glob(f"{_PREFIX}*"):
+        if other != target:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def load_checkpoint(
@@ -105,9 +107,7 @@ def load_checkpoint(
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove what only an unfinished fold needs."""
-    for path in _checkpoints(folder):
-        shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(f".{_PREFIX}*.tmp"):
+    for path in (*folder.glob(f"{_PREFIX}*"), *folder.glob(f".{_PREFIX}*.tmp")):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -119,14 +119,7 @@ def save_weights(network: nn.Module, path: Path) -> None:
     StorageError
         If the operating system refuses.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_contiguous(network.state_dict()), beside)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise storage_error(error, path) from error
+    write_bytes(path, save(_contiguous(network.state_dict())))
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -107,7 +107,6 @@ def export_member(
     patient = None if covariates is None else torch.from_numpy(covariates)[None]
     with torch.no_grad():
         scores, vectors, _, _ = _PlanesHalf(network)(torch.from_numpy(planes))
-    folder.mkdir(parents=True, exist_ok=True)
     number = torch.export.Dim("planes", min=1)
     export_planes(laid_out(network), folder / PLANES_GRAPH, example=planes)
     head_inputs = (scores, vectors) if patient is None else (scores, vectors, patient)
@@ -204,6 +203,7 @@ def _export(
         # Folds what follows from weights alone, so only once they are those of this network.
         program.optimize()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         program.save(path)
     except OSError as error:
         raise storage_error(error, path) from error
