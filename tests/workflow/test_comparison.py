@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from osteoscope import workflow
-from osteoscope.config import Config, NetworkConfig, read_config
+from osteoscope.config import Config, NetworkConfig, PreparationConfig, read_config
 from osteoscope.errors import RunError, StorageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def make_run(run_folder: Path, tmp_path: Path) -> Callable[..., Path]:
             training=config.training.model_copy(update={"seed": seed}),
         )
         (folder / "config.toml").write_text(settings.to_toml(), encoding="utf-8")
-        shutil.copy(run_folder / "metrics.json", folder)
+        for file in ("metrics.json", "run.json"):
+            shutil.copy(run_folder / file, folder)
         with (run_folder / "oof.csv").open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         for place, row in enumerate(rows):
@@ -102,13 +104,24 @@ def test_runs_that_cannot_be_compared_are_refused(make_run: Callable[..., Path],
         workflow.compare([first, first], tmp_path / "out")
     with pytest.raises(RunError, match="no seed in common"):
         workflow.compare([first, other_seed], tmp_path / "out")
-    with pytest.raises(RunError, match="is not a finished run"):
+    with pytest.raises(RunError, match="is not a run"):
         workflow.compare([first, tmp_path / "nowhere"], tmp_path / "out")
     fewer = make_run("fewer", plain=True)
     lines = (fewer / "oof.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     (fewer / "oof.csv").write_text("".join(lines[:-1]), encoding="utf-8")
     with pytest.raises(RunError, match="other patients, labels or repeats"):
         workflow.compare([first, fewer], tmp_path / "out")
+    elsewhere = make_run("elsewhere", plain=True)
+    text = (elsewhere / "oof.csv").read_text(encoding="utf-8")
+    swapped = re.sub(r"(?m)^([^,]+,0),([01]),", lambda found: f"{found[1]},{1 - int(found[2])},", text)
+    (elsewhere / "oof.csv").write_text(swapped, encoding="utf-8")
+    with pytest.raises(RunError, match="in other folds"):
+        workflow.compare([first, elsewhere], tmp_path / "out")
+    unfinished = make_run("unfinished", plain=True)
+    run = json.loads((unfinished / "run.json").read_text(encoding="utf-8"))
+    (unfinished / "run.json").write_text(json.dumps({**run, "status": "unfinished"}), encoding="utf-8")
+    with pytest.raises(RunError, match="is a run that is not finished"):
+        workflow.compare([first, unfinished], tmp_path / "out")
     nan = make_run("nan", plain=True)
     text = (nan / "oof.csv").read_text(encoding="utf-8")
     share = lines[1].split(",")[4]
@@ -116,6 +129,19 @@ def test_runs_that_cannot_be_compared_are_refused(make_run: Callable[..., Path],
     with pytest.raises(RunError, match="is damaged"):
         workflow.compare([first, nan], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_was_pointed_at_the_lesion_is_told_from_one_that_was_not(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    runs = make_run("alone"), make_run("pointed")
+    for run, at in zip(runs, ("found", "box"), strict=True):
+        config = read_config(run / "config.toml")
+        reads = PreparationConfig(size=config.preparation.size, second_look=True, second_look_at=at)
+        text = config.model_copy(update={"preparation": reads}).to_toml()
+        (run / "config.toml").write_text(text, encoding="utf-8")
+    made = workflow.compare(runs, tmp_path / "out")
+    assert sorted(arm["roi"] for arm in made.comparison["arms"].values()) == ["box", "none"]
 
 
 def test_a_folder_that_holds_something_else_is_kept(make_run: Callable[..., Path], tmp_path: Path) -> None:

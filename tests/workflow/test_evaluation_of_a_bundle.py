@@ -103,6 +103,14 @@ def test_a_copy_of_a_training_picture_is_refused_where_the_training_cohort_is_na
     assert not (tmp_path / "out").exists()
 
 
+def test_near_duplicates_are_not_looked_for_in_another_cohort_than_that_of_the_training(
+    run_folder: Path, other_cohort_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CohortError, match="is another cohort than the bundle was trained on"):
+        workflow.evaluate(run_folder / "bundle", other_cohort_folder, tmp_path / "out", training=other_cohort_folder)
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_picture_it_was_trained_on_under_another_name_is_refused(run_folder: Path, tmp_path: Path) -> None:
     table = write_table_cohort(tmp_path, patients=3, seed=9, prefix="C")
     picture, _ = lesion_picture(bright=True, seed=0)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from osteoscope.errors import RunError, require
-from osteoscope.workflow.study import METRICS, OOF, REPORT, network_name, not_a_run, read_oof
+from osteoscope.workflow.study import OOF, REPORT, network_name, read_metrics, read_oof
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +48,7 @@ def compare(runs: Sequence[Path], output: Path) -> ComparisonSummary:
     ------
     RunError
         If a folder is not a finished run; the runs are of one arm, have no seed in common, or are on other classes,
-        patients, labels or repeats.
+        patients, labels, repeats or folds.
     StorageError
         If an output cannot be written.
     """
@@ -90,13 +89,9 @@ class _Arm:
 def _read_run(folder: Path) -> _Run:
     from osteoscope.config import read_config
 
-    try:
-        metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        slugs = [str(name) for name in metrics["slugs"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise not_a_run(folder, METRICS) from error
+    metrics = read_metrics(folder)
     config = read_config(folder / "config.toml")
-    return _Run(folder=folder, config=config, metrics=metrics, table=read_oof(folder / OOF, slugs))
+    return _Run(folder=folder, config=config, metrics=metrics, table=read_oof(folder / OOF, metrics["slugs"]))
 
 
 def _arms(runs: Sequence[_Run]) -> list[_Arm]:
@@ -125,6 +120,8 @@ def _arms(runs: Sequence[_Run]) -> list[_Arm]:
             remedy="train each of them with the same --seed",
         )
     _check_same_patients([of_arm[seed] for of_arm in gathered.values() for seed in common])
+    for seed in common:
+        _check_same_folds([of_arm[seed] for of_arm in gathered.values()])
     names = _names([of_arm[common[0]] for of_arm in gathered.values()])
     return [
         _Arm(name=name, runs={seed: of_arm[seed] for seed in common})
@@ -158,6 +155,18 @@ def _check_same_patients(runs: Sequence[_Run]) -> None:
                 f"is on other patients, labels or repeats than {first.folder}",
                 path=run.folder,
                 remedy="train both on the same cohort, with the same number of repeats",
+            )
+
+
+def _check_same_folds(runs: Sequence[_Run]) -> None:
+    """Refuse runs of one seed that judged patients in other folds, by networks that learnt from other patients."""
+    first = runs[0]
+    for run in runs[1:]:
+        if run.table.folds != first.table.folds:
+            raise RunError(
+                f"judged its patients in other folds than {first.folder}",
+                path=run.folder,
+                remedy="train both with the same --split and --folds",
             )
 
 
@@ -213,7 +222,7 @@ def _compared(arms: Sequence[_Arm]) -> dict[str, Any]:
 
 
 def _roi(arm: _Arm) -> str:
-    return next(iter(arm.runs.values())).config.preparation.roi
+    return next(iter(arm.runs.values())).config.preparation.annotation
 
 
 def _accepted(run: _Run) -> list[Any]:

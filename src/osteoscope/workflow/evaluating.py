@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osteoscope.errors import require
+from osteoscope.errors import CohortError, require
 from osteoscope.workflow.study import (
     CASES_FOLDER,
     METRICS,
@@ -109,7 +109,7 @@ def evaluate(
     preparation = bundle.manifest.preparation
     if roi is not None:
         preparation = preparation.given(roi)
-    trained_on = None if training is None else read_cohort(training)
+    trained_on = None if training is None else _training_cohort(bundle, training)
     audited = audit_or_stop(cohort, roi=preparation.annotation, folds=None, accept=accept, against=trained_on)
     cases = cases_of(cohort)
     check_lesions(cases, preparation.annotation)
@@ -133,6 +133,25 @@ def evaluate(
     with folder_written_whole(output) as folder:
         metrics = _write(study, folder, count)
     return StudySummary(folder=output, report=output / REPORT, metrics=metrics)
+
+
+def _training_cohort(bundle: Bundle, folder: Path) -> Cohort:
+    """Read the cohort that a bundle was trained on, and refuse any other: its near duplicates would not be looked for.
+
+    Raises
+    ------
+    CohortError
+        If it is another.
+    """
+    from osteoscope.cohort.table import read_cohort
+
+    cohort = read_cohort(folder)
+    if cohort.fingerprint() != bundle.manifest.training.cohort_fingerprint:
+        reason = "is another cohort than the bundle was trained on, or it was made again with other content"
+        raise CohortError(
+            reason, path=folder, remedy="name the cohort of that training with --training, or leave it out"
+        )
+    return cohort
 
 
 def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[], None]:

@@ -286,16 +286,33 @@ def compare_with(run: OtherRun, predictions: Predictions, *, seed: int) -> Besid
 def _read_other_run(folder: Path, slugs: Sequence[str]) -> OtherRun:
     from osteoscope.config import read_config
 
-    try:
-        metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        same_classes = metrics["slugs"] == list(slugs)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise not_a_run(folder, METRICS) from error
-    if not same_classes:
+    metrics = read_metrics(folder)
+    if metrics["slugs"] != list(slugs):
         raise RunError("is a run on other classes", path=folder, remedy="name the folder of another run")
     table = read_oof(folder / OOF, slugs)
     name = f"{network_name(read_config(folder / 'config.toml').network)} ({folder.resolve().name})"
     return OtherRun(name=name, metrics=metrics, probabilities=table.probabilities)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Read the figures of a finished run.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run, or one that is not finished.
+    """
+    from osteoscope.training.run_folder import read_run
+
+    if read_run(folder).get("status") != "done":
+        remedy = "run the same osteoscope train again, which goes on with it"
+        raise RunError("is a run that is not finished", path=folder, remedy=remedy)
+    try:
+        metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        metrics["slugs"] = [str(name) for name in metrics["slugs"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise not_a_run(folder, METRICS) from error
+    return metrics
 
 
 def not_a_run(folder: Path, file: str) -> RunError:
@@ -313,6 +330,8 @@ class OutOfFoldTable:
 
     labels: dict[tuple[str, int], int]
     """Class indices."""
+    folds: dict[tuple[str, int], int]
+    """Within the repeat."""
     probabilities: dict[tuple[str, int], list[float]]
     """One a class."""
 
@@ -334,13 +353,16 @@ def read_oof(path: Path, slugs: Sequence[str]) -> OutOfFoldTable:
             rows = list(csv.DictReader(stream))
         keys = [(row["patient"], int(row["repeat"])) for row in rows]
         labels = [slugs.index(row["label"]) for row in rows]
+        folds = [int(row["fold"]) for row in rows]
         probabilities = [[float(row[f"p_{slug}"]) for slug in slugs] for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise not_a_run(path.parent, path.name) from error
     if not rows or len(set(keys)) < len(keys) or not np.isfinite(probabilities).all():
         raise RunError("is damaged", path=path, remedy="run the same osteoscope train again to write it anew")
     return OutOfFoldTable(
-        labels=dict(zip(keys, labels, strict=True)), probabilities=dict(zip(keys, probabilities, strict=True))
+        labels=dict(zip(keys, labels, strict=True)),
+        folds=dict(zip(keys, folds, strict=True)),
+        probabilities=dict(zip(keys, probabilities, strict=True)),
     )
 
 
