@@ -187,6 +187,25 @@ def test_the_shares_of_classes_and_kinds_are_those_of_what_is_drawn(rehearsal: R
     torch.testing.assert_close(shares, torch.tensor([3, 1, 4, 4]) / 12)
 
 
+def test_an_image_of_unknown_kind_has_no_share_since_its_kind_is_not_asked(rehearsal: Rehearsal) -> None:
+    lessons = rehearsal.lessons
+    known = lessons.answers.kinds
+    half = replace(lessons, answers=replace(lessons.answers, kinds=torch.where(known == 0, -1, known)))
+    # Of three images drawn one is of a case, and one of a kind that is known.
+    shares = replace(rehearsal, lessons=half).log_shares(torch.tensor([0.75, 0.25])).exp()
+    torch.testing.assert_close(shares[[0, 1, 3]], torch.tensor([3, 1, 4]) / 8)
+
+
+def test_where_looks_are_judged_one_by_one_a_patient_of_two_images_counts_twice(images: list[Auxiliary]) -> None:
+    store = store_of(images)
+    several = tuple(torch.tensor([place, 0, 1][: 1 + 2 * (place > 11)]) for place in range(16))
+    store = replace(store, labels=torch.tensor([0] * 12 + [1] * 4), images=several)
+    plan = FitPlan(store=store, cases=np.arange(16), classes=2, settings=TINY.training, stream=(0, 0))
+    # Of three images two are looked at.
+    torch.testing.assert_close(_shares(plan, by_look=True), torch.tensor([12, 8]) / 20)
+    torch.testing.assert_close(_shares(plan, by_look=False), torch.tensor([12, 4]) / 16)
+
+
 def test_a_class_without_an_auxiliary_kind_beside_it_has_a_finite_share(rehearsal: Rehearsal) -> None:
     lessons = rehearsal.lessons
     unknown = replace(lessons.answers, kind_names=(), kinds=torch.full_like(lessons.answers.kinds, -1))
@@ -341,7 +360,7 @@ def test_patients_of_rare_classes_are_dealt_out_again_far_from_themselves(images
             gaps = np.diff(np.flatnonzero(dealt == rare))
             assert (gaps >= len(dealt) // times - times).all()
         expected = torch.tensor([12, 4 * times]) / (12 + 4 * times)
-        torch.testing.assert_close(_shares(plan), expected)
+        torch.testing.assert_close(_shares(plan, by_look=False), expected)
     assert balance == 1.0
     assert _dealt(np.arange(16), replace(plan, settings=TINY.training)).tolist() == list(range(16))
 

@@ -52,8 +52,8 @@ def choose_device(precision: Precision | Literal["auto"], threads: int | None) -
     if cuda:
         # Without it products of matrices may differ from run to run (NVIDIA, cuBLAS, results reproducibility).
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Steps differ in how many planes they read, and for each number a trunk's kernels are made anew unless they are kept:
-    # of a thousand, as many as by default, hardly one lives until it is asked for again (oneDNN, Primitive Cache). It is
+    # Steps differ in how many planes they read, and for each number a trunk's kernels are made anew unless they are
+    # kept: of a thousand, as by default, hardly one lives until it is asked for again (oneDNN, Primitive Cache). It is
     # read before the first kernel is made, here and in every process begun from here.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KERNELS_KEPT))
     capabilities = torch.cpu.get_capabilities()

@@ -218,7 +218,8 @@ class _Fitter:
         with first_weights(plan.stream, part=(1,)):
             questions = None if asking is None else asking.heads(network.encoder.map_channels)
         self.descent = Descent(_Pupil(network, questions), plan.settings, fabric)
-        shares = _shares(plan)
+        # Where each look is judged by itself, a patient counts as often as it is looked at.
+        shares = _shares(plan, by_look=asking is not None)
         log_prior = torch.log(shares) if asking is None else asking.log_shares(shares)
         self._log_prior = log_prior.to(fabric.device)
 
@@ -278,10 +279,13 @@ def _dealt(cases: NDArray[np.intp], plan: FitPlan) -> NDArray[np.intp]:
     return np.repeat(cases, times)[np.argsort(places, kind="stable")]
 
 
-def _shares(plan: FitPlan) -> Tensor:
-    """Give each class's share of the patients that are dealt out: (classes,)."""
-    counts = torch.bincount(plan.store.labels[_dealt(plan.cases, plan)], minlength=plan.classes)
-    return counts / counts.sum()
+def _shares(plan: FitPlan, *, by_look: bool) -> Tensor:
+    """Give each class's share of the patients that are dealt out, or of the looks at them: (classes,)."""
+    dealt = _dealt(plan.cases, plan)
+    most = plan.settings.views_per_patient if by_look else 1
+    looks = torch.tensor([min(len(plan.store.images[case]), most) for case in dealt])
+    counts = torch.bincount(plan.store.labels[dealt], weights=looks, minlength=plan.classes)
+    return (counts / counts.sum()).float()
 
 
 class _Seeds(NamedTuple):

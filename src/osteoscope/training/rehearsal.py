@@ -94,10 +94,11 @@ class Rehearsal:
         classes
             (classes,), the share of each among the cases that are drawn.
         """
-        known = self.lessons.answers.kinds
-        counts = torch.bincount(known[known >= 0], minlength=max(1, len(self.lessons.answers.kind_names)))
-        kinds = counts / counts.sum().clamp_min(1)
-        shares = torch.cat([classes, self.share * kinds]) / (1 + self.share)
+        kinds = self.lessons.answers.kinds
+        counts = torch.bincount(kinds[kinds >= 0], minlength=max(1, len(self.lessons.answers.kind_names)))
+        # Of an image whose kind is not known, it is not asked.
+        beside = self.share * counts / len(kinds)
+        shares = torch.cat([classes, beside]) / (1 + beside.sum())
         return torch.log(shares.clamp_min(_SMALLEST_SHARE))
 
 
