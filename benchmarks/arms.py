@@ -57,7 +57,7 @@ class Arm:
     runs: dict[str, list[Run]]
 
     def figure(self, split: str, name: str) -> str:
-        """Show a figure by patient: of one run with its interval, of several seeds their mean; a dash if any lacks it."""
+        """Show a figure by patient: of one run with its interval, of several seeds their mean, if all have it."""
         runs = self.runs.get(split, [])
         found = [run.metrics["patient"][name] for run in runs if name in run.metrics["patient"]]
         return shown(found if len(found) == len(runs) else [])

@@ -300,8 +300,9 @@ class _Update:
         with transaction(self._connection):
             (moved,) = execute(
                 # Of equal files as many were moved as have gone, and come: the fewer of both.
-                "SELECT coalesce(sum(min(went, came)), 0) FROM (SELECT sum(run != ?) AS went, sum(first_run = ?) AS came"
-                " FROM files WHERE content != '' GROUP BY content)",
+                "SELECT coalesce(sum(min(went, came)), 0) FROM"
+                " (SELECT sum(run != ?) AS went, sum(first_run = ?) AS came FROM files WHERE content != ''"
+                " GROUP BY content)",
                 (self._run, self._run),
             ).fetchone()
             (new,) = execute("SELECT count(*) FROM files WHERE first_run = ?", (self._run,)).fetchone()
