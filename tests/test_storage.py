@@ -54,6 +54,26 @@ def test_a_folder_whose_making_fails_leaves_the_one_that_was_there(tmp_path: Pat
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["out", "out/third"]
 
 
+def test_an_interruption_at_the_last_moment_leaves_one_of_both_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "old").touch()
+    rename = Path.replace
+
+    def interrupted(self: Path, other: Path) -> Path:
+        if self.name.endswith(".tmp") and other == target:
+            raise KeyboardInterrupt
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), folder_written_whole(target) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
 def test_a_named_file_is_hashed_or_missed(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"abc")
     assert sha256_of_input(tmp_path / "weights") == hashlib.sha256(b"abc").hexdigest()

@@ -167,11 +167,13 @@ def _replace_folder(source: Path, target: Path) -> None:
     target.replace(aside / target.name)
     try:
         source.replace(target)
-    except OSError:
-        (aside / target.name).replace(target)
-        raise
-    finally:
+    except BaseException:
+        # An interruption, too, whether it came before the rename or behind it.
+        if not target.exists():
+            (aside / target.name).replace(target)
         shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def refuse_existing(target: Path, *, kind: str, marker: str, others: frozenset[str]) -> None:

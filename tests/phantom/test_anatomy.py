@@ -47,6 +47,12 @@ def test_l5_has_its_published_sizes() -> None:
     assert np.ptp(shape.lattice.x[left]) == pytest.approx(28.2, abs=grain)
 
 
+def test_the_sacrum_is_there_however_few_planes_show_a_tumour_low_in_it() -> None:
+    for seed in range(20):
+        spine = build_spine(patient("sacral", vertebra="S3"), np.random.default_rng(seed), (2.0, 2.0))
+        assert spine.bones[spine.target].name == "S1"
+
+
 @pytest.mark.parametrize(
     ("vertebra", "front", "pedicle"), [("T4", (17, 19), 4.5), ("T9", (17, 19), 6.5), ("T12", (20, 24), 8.3)]
 )

@@ -11,7 +11,9 @@ from osteoscope.cli.terminal import figure_text, summary
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs on the same patients in the same folds, two or more.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of finished runs on the same patients in the same folds, two or more.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
     json: Annotated[bool, typer.Option("--json", help="Print one machine-readable summary.")] = False,
 ) -> None:

@@ -204,7 +204,8 @@ def build_spine(attributes: Attributes, rng: Generator, reach: tuple[float, floa
     if sacral:
         start = turns[target][:, 0] * scale * sum(SACRAL_HEIGHTS[: int(attributes.vertebra[1]) - 1]) * 0.95
     centres = _stack(target, start, turns, halves, discs)
-    kept = [at for at, centre in enumerate(centres) if -reach[0] - 35 < centre[0] < reach[1] + 35]
+    # The tumour may lie in a sacral vertebra far below the first, whose bone it is.
+    kept = [at for at, centre in enumerate(centres) if at == target or -reach[0] - 35 < centre[0] < reach[1] + 35]
     shapes = _shapes([names[at] for at in kept], names[target], attributes, rng, scale, wedge)
     bones = tuple(
         _place(names[at], shapes, sizes, centres[at], turns[at], halves[at], is_target=at == target) for at in kept

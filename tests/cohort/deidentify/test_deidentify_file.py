@@ -308,16 +308,46 @@ def test_a_phantom_still_says_that_it_is_one(phantom: Path, tmp_path: Path) -> N
 
 
 def test_names_of_contours_stay_only_if_they_are_words_for_a_place(tmp_path: Path) -> None:
-    source = made(tmp_path)
+    source = made(tmp_path, SpecificCharacterSet="ISO_IR 192")
     data_set = pydicom.dcmread(source)
-    names = ("GTV_1", "L4 tumour", "Annamaria", "Tumour Smith", "lesion 130361")
+    kept = ["GTV_1", "L4 tumour", "lesion 1 of L2"]
+    # A name, also one that a date or a number gives away, or whose letters another character set reads as symbols.
+    others = ["Annamaria", "Tumour Smith", "lesion 130361", "GTV 12.03.21", "GTV 12-34-56", "משה כהן"]
+    names = [*kept, *others]
     data_set.StructureSetROISequence = Items(Dataset() for _ in names)
     for number, (item, name) in enumerate(zip(data_set.StructureSetROISequence, names, strict=True), start=1):
         item.ROINumber, item.ROIName, item.ReferencedFrameOfReferenceUID = number, name, "1.2.3"
     data_set.save_as(source)
     found = done(source).StructureSetROISequence
-    assert [item.ROIName for item in found] == ["GTV_1", "L4 tumour", "", "", ""]
+    assert [item.ROIName for item in found] == [*kept, *[""] * len(others)]
     assert {item.ReferencedFrameOfReferenceUID for item in found} == {KEY.uid("1.2.3")}
+
+
+def test_a_patient_who_is_called_as_a_place_is_named_by_no_contour(tmp_path: Path) -> None:
+    source = made(tmp_path, PatientName="Bone^Margin", SpecificCharacterSet="")
+    data_set = pydicom.dcmread(source)
+    item = Dataset()
+    item.ROINumber, item.ROIName = 1, "bone"
+    data_set.StructureSetROISequence = Items([item])
+    data_set.save_as(source)
+    assert done(source).StructureSetROISequence[0].ROIName == ""
+
+
+def test_an_element_of_an_overlay_that_no_dictionary_has_is_removed(tmp_path: Path) -> None:
+    source = made(tmp_path)
+    data_set = pydicom.dcmread(source)
+    data_set.add_new(0x60000005, "LO", "Nobody")
+    data_set.save_as(source)
+    assert 0x60000005 not in done(source)
+
+
+def test_an_age_that_a_file_never_had_is_not_counted(tmp_path: Path) -> None:
+    source = made(tmp_path, PatientBirthDate="")
+    data_set = pydicom.dcmread(source)
+    del data_set.PatientAge
+    data_set.save_as(source)
+    report = deidentify_file(source, tmp_path / "target.dcm", KEY)
+    assert not any("(0010,1010)" in tags for tags in report.removed.values())
 
 
 def test_a_truncated_file_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

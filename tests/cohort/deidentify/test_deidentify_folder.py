@@ -8,8 +8,10 @@ import json
 import os
 import shutil
 import stat
+import warnings
 import zipfile
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -19,9 +21,6 @@ from dicom_files import write_dicom, write_series
 from osteoscope.cohort.deidentify import Key, deidentify_folder
 from osteoscope.errors import ConfigError, InputError, StorageError
 from osteoscope.storage import LOCK
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SCAN = np.random.default_rng(0).integers(0, 400, (4, 32, 32), dtype=np.uint16)
 
@@ -230,6 +229,87 @@ def test_two_files_with_the_same_uids_and_other_pixels_do_not_replace_each_other
     report = deidentify_folder(tmp_path / "in", tmp_path / "out")
     assert (report["written"], report["refused"]) == (1, {"another file has the same UIDs and other content": 1})
     assert deidentify_folder(tmp_path / "in", tmp_path / "out") == report
+
+
+def test_of_two_files_of_one_uid_and_two_numbers_the_first_is_kept_and_the_other_listed(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in (1, 2):
+        path = tmp_path / "in" / f"{number}.dcm"
+        write_dicom(path, SCAN[0], PatientID="1", SOPInstanceUID="1.2.3", InstanceNumber=number)
+    report = deidentify_folder(tmp_path / "in", tmp_path / "out")
+    assert (report["written"], report["refused"]) == (1, {"another file has the same UIDs and other content": 1})
+    assert deidentify_folder(tmp_path / "in", tmp_path / "out") == report
+    # One whose number is changed is still itself.
+    write_dicom(tmp_path / "in" / "1.dcm", SCAN[1], PatientID="1", SOPInstanceUID="1.2.3", InstanceNumber=7)
+    (tmp_path / "in" / "2.dcm").unlink()
+    again = deidentify_folder(tmp_path / "in", tmp_path / "out")
+    assert (again["written"], again["refused"]) == (1, {})
+
+
+def test_members_of_a_zip_that_are_called_alike_are_all_taken(tmp_path: Path) -> None:
+    first, second = (
+        write_dicom(tmp_path / f"{patient}.dcm", SCAN[0], PatientID=patient, series=patient) for patient in "12"
+    )
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "in" / "export.zip", "w") as packed, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path in (first, second):
+            packed.write(path, "IM1")
+    report = deidentify_folder(tmp_path / "in", tmp_path / "out")
+    assert (report["written"], report["patients"]) == (2, 2)
+    assert deidentify_folder(tmp_path / "in", tmp_path / "out") == report
+
+
+def test_a_zip_that_holds_nothing_is_listed(tmp_path: Path) -> None:
+    archive(tmp_path / "in")
+    zipfile.ZipFile(tmp_path / "in" / "empty.zip", "w").close()
+    deidentify_folder(tmp_path / "in", tmp_path / "out")
+    assert left_out(tmp_path / "out")["empty.zip"] == ("refused", "the zip holds no files")
+
+
+def test_another_source_does_not_go_into_the_same_output(tmp_path: Path) -> None:
+    deidentify_folder(archive(tmp_path / "in"), tmp_path / "out")
+    other = archive(tmp_path / "other")
+    with pytest.raises(ConfigError, match="made from another folder"):
+        deidentify_folder(other, tmp_path / "out")
+
+
+def test_outputs_of_one_name_with_one_key_have_lists_of_their_own(tmp_path: Path) -> None:
+    key = tmp_path / "keys" / "key.json"
+    key.parent.mkdir()
+    for place in ("a", "b"):
+        archive(tmp_path / place / "in")
+        deidentify_folder(tmp_path / place / "in", tmp_path / place / "out", key=key)
+    assert len(list(key.parent.glob("out-*.journal.jsonl"))) == len(list(key.parent.glob("out-*.left-out.csv"))) == 2
+
+
+def test_names_can_be_released_as_the_list_has_them(tmp_path: Path) -> None:
+    names = ("DOE, JOHN.dcm", "#2.dcm", "plain.dcm")
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(names):
+        write_dicom(tmp_path / "in" / name, SCAN[number], "SC", series=str(number), PatientID="1")
+    deidentify_folder(tmp_path / "in", tmp_path / "out")
+    lines = (tmp_path / "out.left-out.csv").read_text(encoding="utf-8").splitlines()[1:]
+    (tmp_path / "names.txt").write_text("\n".join(lines) + "\n# no name\n", encoding="utf-8")
+    report = deidentify_folder(tmp_path / "in", tmp_path / "out", released=tmp_path / "names.txt")
+    assert (report["written"], report["quarantined"]) == (3, {})
+
+
+def test_the_folder_that_one_is_in_can_be_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    assert deidentify_folder(tmp_path / "in", Path())["written"] == 6
+    assert (tmp_path / "out.key.json").exists()
+
+
+def test_what_a_kill_left_half_written_is_not_handed_on(tmp_path: Path) -> None:
+    source = archive(tmp_path / "in")
+    deidentify_folder(source, tmp_path / "out")
+    half = written(tmp_path / "out")[0].with_name(".00001-abc.dcm.4711.tmp")
+    half.write_bytes(b"half")
+    deidentify_folder(source, tmp_path / "out")
+    assert not half.exists()
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,10 @@ from canaries import (
     table,
     value_of,
 )
+from pydicom.datadict import tag_for_keyword
 
 from osteoscope.cohort.deidentify import FileReport, Key, deidentify_file
+from osteoscope.cohort.deidentify.profile import Action, action_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -98,6 +100,19 @@ def test_dates_that_tell_how_far_dates_were_moved_are_not_moved(places: dict[str
     assert data_set.get("DateOfLastCalibration") is None
     assert data_set.DateOfLastDetectorCalibration == "19000101"
     assert data_set.PatientBirthDate == ""
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "SourceStrengthReferenceDate", "EthicsCommitteeApprovalEffectivenessStartDate", "EffectiveDateTime",
+        "InformationIssueDateTime", "ExpiryDate",
+    ],
+)  # fmt: skip
+def test_dates_that_many_patients_share_are_not_moved(keyword: str) -> None:
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    assert action_of(tag) is not Action.SHIFT
 
 
 def test_uids_of_what_the_file_refers_to_are_those_that_the_other_files_get(

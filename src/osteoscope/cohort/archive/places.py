@@ -81,6 +81,7 @@ def archive_at(
         If the cohort's folder holds something else.
     """
     places = Places.of(folder, output, key)
+    output = places.output
     found = index or output.with_name(f"{output.name}.index.sqlite")
     found = found / "index.sqlite" if found.is_dir() else found
     if found.resolve().is_relative_to(output.resolve()):

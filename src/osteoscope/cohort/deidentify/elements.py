@@ -249,7 +249,7 @@ class Cleaning:
         content = _bytes_of(data_set.get_item(tag))
         if tag in CHARACTERISTICS and content.strip(b" \0") in (b"M", b"F", b"O"):
             return
-        if tag == _ROI_NAME and _says_nothing(content.decode("latin-1")):
+        if tag == _ROI_NAME and _says_nothing(content, self._subject.words):
             return
         if tag == _PATIENT_NAME:
             self._put(data_set, tag, self._key.patient(self._subject.identifier), Action.REPLACE)
@@ -327,10 +327,16 @@ def _is_of(expected: str, declared: str | None, content: bytes) -> bool:
     return declared in _BINARY
 
 
-def _says_nothing(name: str) -> bool:
-    """Tell whether a region's name has only words that name no person, such as ``GTV 1`` or ``L4 tumour``."""
-    words = re.findall(r"[^\W_]+", name.lower())
-    return all(word in _ROI_WORDS or _ROI_NUMBER.fullmatch(word) for word in words)
+def _says_nothing(content: bytes, of_patient: frozenset[str]) -> bool:
+    """Tell whether a region's name has only words that name nobody, such as ``GTV 1`` or ``L4 tumour``.
+
+    Two numbers in it may be a date or an identifier, and other letters than ASCII a name, whatever the character set.
+    """
+    if not content.isascii() or b"\x1b" in content:
+        return False
+    words = re.findall(r"[^\W_]+", content.decode("ascii").lower())
+    known = all(word in _ROI_WORDS or _ROI_NUMBER.fullmatch(word) for word in words)
+    return known and sum(word.isdigit() for word in words) <= 1 and of_patient.isdisjoint(words)
 
 
 def _is_registered(uid: str) -> bool:

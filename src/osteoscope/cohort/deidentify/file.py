@@ -231,7 +231,8 @@ def _clean(data_set: Dataset, key: Key, subject: Subject) -> Mapping[str, Mappin
     """Change a file's data set, and say in it that it was changed."""
     if capped_age(text_of(data_set, "PatientAge")) is None:
         age = age_between(text_of(data_set, "PatientBirthDate"), text_of(data_set, "StudyDate"))
-        data_set.PatientAge = age or ""
+        if age is not None or "PatientAge" in data_set:
+            data_set.PatientAge = age or ""
     cleaning = Cleaning(key, subject)
     cleaning.clean(data_set)
     data_set.PatientID = data_set.PatientName = key.patient(subject.identifier)

@@ -20,7 +20,7 @@ from osteoscope.cohort.deidentify.profile import EDITION
 from osteoscope.errors import ConfigError, InputError, StorageError
 from osteoscope.imaging.discover import discover, look_into, printable
 from osteoscope.imaging.refusal import Refusal, RefusedImageError
-from osteoscope.storage import LOCK, folder_locked, storage_error, write_bytes, write_json, write_text
+from osteoscope.storage import LOCK, folder_locked, short_hash, storage_error, write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -67,6 +67,8 @@ class Places:
         if not source.is_dir():
             found = "expected a folder, found " + ("a file" if source.exists() else "nothing")
             raise InputError(found, path=source, remedy="name the folder that holds the files")
+        # What stands beside it is named after it, and the folder that one is in has no name.
+        output = output.absolute()
         found_key = key or output.with_name(f"{output.name}.key.json")
         whole, target, secret = source.resolve(), output.resolve(), found_key.resolve()
         if target.is_relative_to(whole) or whole.is_relative_to(target):
@@ -80,12 +82,19 @@ class Places:
     @property
     def journal(self) -> Path:
         """Beside the key, since it names files of the source."""
-        return self.key.with_name(f"{self.output.name}.journal.jsonl")
+        return self.key.with_name(f"{self._named}.journal.jsonl")
 
     @property
     def left_out(self) -> Path:
         """Beside the key, since it names files of the source."""
-        return self.key.with_name(f"{self.output.name}.left-out.csv")
+        return self.key.with_name(f"{self._named}.left-out.csv")
+
+    @property
+    def _named(self) -> str:
+        """Name the output, so that no other folder with the same key is called so."""
+        whole = self.output.resolve()
+        beside = self.key.parent.resolve() == whole.parent
+        return self.output.name if beside else f"{self.output.name}-{short_hash(str(whole))[:8]}"
 
 
 @dataclass(kw_only=True)
@@ -169,8 +178,12 @@ def deidentify_folder(
     busy = StorageError("another process writes in it", path=output, remedy="wait until it has ended")
     with (
         folder_locked(output, otherwise=busy),
-        Journal(places.journal, opened_key.fingerprint) as journal,
+        Journal(places.journal, opened_key.fingerprint, source) as journal,
     ):
+        # What a run that was killed had begun to write.
+        for half in output.rglob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                half.unlink()
         run = _Run(places, opened_key, journal, _released_names(released, journal))
         run.through(discover([source]), progress)
         return run.close()
@@ -201,7 +214,7 @@ def _released_names(path: Path | None, journal: Journal) -> frozenset[str]:
     except (OSError, UnicodeError) as error:
         reason = "the list of released files cannot be read as text in UTF-8"
         raise InputError(reason, path=path, remedy="write one name a line") from error
-    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    names = [name for line in lines if (name := _released_name(line, journal))]
     for number, name in enumerate(names, start=1):
         if name not in journal.known or not (
             journal.known[name].outcome == "quarantined" or journal.known[name].target
@@ -209,6 +222,17 @@ def _released_names(path: Path | None, journal: Journal) -> frozenset[str]:
             reason = f"name {number} of the list is of no file that was quarantined"
             raise InputError(reason, path=path, remedy="copy the names from the list of what was left out")
     return frozenset(names)
+
+
+def _released_name(line: str, journal: Journal) -> str:
+    """Read a line as a name, or as the list of what was left out has it; of a comment or an empty line nothing."""
+    name = line.strip()
+    if name in journal.known or not name:
+        return name
+    with contextlib.suppress(csv.Error):
+        listed = next(csv.reader([name], strict=True))[0]
+        name = listed if listed in journal.known else name
+    return "" if name.startswith("#") and name not in journal.known else name
 
 
 class _Run:
@@ -247,15 +271,17 @@ class _Run:
         try:
             with look_into(path) as inner:
                 start = len(str(path))
-                called = {one: name + inner.names.get(one, str(one))[start:] for one in _paths_of(inner)}
+                called = _apart({one: name + inner.names.get(one, str(one))[start:] for one in _paths_of(inner)})
                 for one in inner.files.get("DICOM", ()):
-                    self._take(one, printable(called[one]), path)
+                    self._take(one, called[one], path)
                 self._beside += len(inner.companions)
-                self._refuse(inner, {one: (printable(text), path) for one, text in called.items()})
+                self._refuse(inner, {one: (text, path) for one, text in called.items()})
         except RefusedImageError as error:
             self._keep(path, name, "refused", reason=error.message)
         else:
-            self._keep(path, name, "unpacked")
+            # One that holds nothing is among what was refused.
+            if path not in called:
+                self._keep(path, name, "unpacked")
 
     def _all_there(self, names: Iterable[str]) -> bool:
         targets = (self._journal.known[name].target for name in names)
@@ -289,8 +315,11 @@ class _Run:
     def _write(self, content: bytes, name: str, of: Path, *, target: str, instance: str, report: Any) -> None:
         digest = hashlib.sha256(content).hexdigest()
         known = self._journal.known.get(name)
-        other = self._journal.digests.get(target) if known is None or known.target != target else None
-        if other is not None and (self._places.output / target).exists():
+        # Its number in the series is part of a file's name, so two of one UID may be called differently.
+        first = self._journal.targets.get((report.patient, instance), target)
+        is_itself = known is not None and known.target in (target, first)
+        other = None if is_itself else self._journal.digests.get(first)
+        if other is not None and (self._places.output / first).exists():
             if other != digest:
                 reason = "another file has the same UIDs and other content"
                 self._keep(of, name, "refused", patient=report.patient, reason=reason)
@@ -358,6 +387,17 @@ def _paths_of(found: Found) -> Iterator[Path]:
         yield from paths
     for refusal in found.refused:
         yield from refusal.files
+
+
+def _apart(called: dict[Path, str]) -> dict[Path, str]:
+    """Tell members of a zip that are called alike by a number, and write names so that they can be printed."""
+    times: Counter[str] = Counter()
+    names = {}
+    for path, text in called.items():
+        name = printable(text)
+        times[name] += 1
+        names[path] = name if times[name] == 1 else f"{name}#{times[name]}"
+    return names
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-JOURNAL_SCHEMA = "osteoscope-deidentification-journal/1"
+JOURNAL_SCHEMA = "osteoscope-deidentification-journal/2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,23 +88,27 @@ class Journal:
         Where it lies; made, with mode 600, by the first entry.
     fingerprint
         Of the key.
+    source
+        The folder that the files are in; files of another could be called as they are.
 
     Raises
     ------
     ConfigError
-        If it is of another key, or no journal.
+        If it is of another key or another source, or no journal.
     StorageError
         If it cannot be read.
     """
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(self, path: Path, fingerprint: str, source: Path) -> None:
         self._path = path
-        self._fingerprint = fingerprint
+        self._head = {"schema": JOURNAL_SCHEMA, "key": fingerprint, "source": str(source.resolve())}
         self._lines = 0
         self._whole = 0
         self.known: dict[str, Known] = {}
         self.members: defaultdict[str, set[str]] = defaultdict(set)
         self.digests: dict[str, str] = {}
+        self.targets: dict[tuple[str, str], str] = {}
+        self._stamps: dict[str, tuple[int, int]] = {}
         self._read()
         self._mend()
 
@@ -115,7 +119,7 @@ class Journal:
         except OSError as error:
             raise storage_error(error, self._path) from error
         if not self._lines:
-            self._write({"schema": JOURNAL_SCHEMA, "key": self._fingerprint})
+            self._write(self._head)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -157,9 +161,15 @@ class Journal:
             line=number, size=entry.size, modified=entry.modified, outcome=entry.outcome, target=entry.target
         )
         if entry.archive:
+            stamp = entry.size, entry.modified
+            if self._stamps.setdefault(entry.archive, stamp) != stamp:
+                # Another zip took its place, which may lack members that it had.
+                self._stamps[entry.archive] = stamp
+                self.members[entry.archive].clear()
             self.members[entry.archive].add(entry.name)
         if entry.target:
             self.digests[entry.target] = entry.sha256
+            self.targets[entry.patient, entry.instance] = entry.target
 
     def _parsed(self) -> Iterator[tuple[int, Entry]]:
         """Give each whole line's number and entry."""
@@ -186,9 +196,13 @@ class Journal:
         if head.get("schema") != JOURNAL_SCHEMA:
             reason = f"expected a journal of {JOURNAL_SCHEMA}, found another file"
             raise ConfigError(reason, path=self._path, remedy="choose another folder with -o")
-        if head.get("key") != self._fingerprint:
+        if head.get("key") != self._head["key"]:
             reason = "the output was made with another key"
             remedy = "name that key with --key, or choose another folder with -o"
+            raise ConfigError(reason, path=self._path, remedy=remedy)
+        if head.get("source") != self._head["source"]:
+            reason = "the output was made from another folder, or from this one where it lay before"
+            remedy = "choose another folder with -o; with the same --key its patients keep their pseudonyms"
             raise ConfigError(reason, path=self._path, remedy=remedy)
 
     def _mend(self) -> None:

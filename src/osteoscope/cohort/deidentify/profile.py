@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, repeater_has_tag, tag_for_keyword
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,7 @@ _NEVER_SHIFTED = _tags(
     "PatientBirthDate",
     "PatientBirthTime",
     "GPSTimeStamp",
-    # Dates that are published, or that all patients of a device share, would tell by how much dates were moved.
+    # Dates that are published, or that patients of a device or a trial share, would tell by how much dates were moved.
     "ContextGroupVersion",
     "ContextGroupLocalVersion",
     "TemplateVersion",
@@ -108,6 +108,12 @@ _NEVER_SHIFTED = _tags(
     "ExpiryDate",
     "ExpirationDateTime",
     "ProductExpirationDateTime",
+    "SourceStrengthReferenceDate",
+    "SourceStrengthReferenceTime",
+    "EthicsCommitteeApprovalEffectivenessStartDate",
+    "EthicsCommitteeApprovalEffectivenessEndDate",
+    "EffectiveDateTime",
+    "InformationIssueDateTime",
 )
 
 _REMOVED_SEQUENCES = _tags(
@@ -208,5 +214,5 @@ def _of_unlisted(tag: int, representation: str) -> Action:
 
 
 def _of_repeating_group(tag: int) -> bool:
-    """Tell whether an element is of a curve or an overlay (50xx, 60xx)."""
-    return tag >> 24 in (0x50, 0x60) and not tag & 0x10000
+    """Tell whether an element is one of a curve or an overlay (50xx, 60xx) that the dictionary has."""
+    return tag >> 24 in (0x50, 0x60) and not tag & 0x10000 and repeater_has_tag(tag)
