@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, get_args
 
 import pytest
 import tomli_w
+from pydantic import ValidationError
 
-from osteoscope.config import Config, PreparationConfig, Preset, VolumeConfig, preset_config, read_config
+from osteoscope.config import (
+    Config,
+    NetworkConfig,
+    PreparationConfig,
+    Preset,
+    VolumeConfig,
+    preset_config,
+    read_config,
+)
 from osteoscope.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,6 +95,18 @@ def test_a_file_of_a_mix_whose_settings_do_not_fit_is_refused(
     (tmp_path / "config.toml").write_text(tomli_w.dumps(text))
     with pytest.raises(ConfigError, match=match):
         read_config(tmp_path / "config.toml")
+
+
+def test_planes_are_whole_steps_of_the_grid_that_a_network_answers_on() -> None:
+    with pytest.raises(ValidationError, match="multiple of 16"):
+        PreparationConfig(size=100)
+    with pytest.raises(ValidationError, match="multiple of 16"):
+        VolumeConfig(size=200)
+    plain = NetworkConfig(multiscale=False)
+    for preparation in (PreparationConfig(size=112), PreparationConfig(volume=VolumeConfig(size=112))):
+        assert Config(preparation=preparation).preparation == preparation
+        with pytest.raises(ValidationError, match="multiple of 32, got 112"):
+            Config(preparation=preparation, network=plain)
 
 
 @pytest.mark.parametrize("preset", get_args(Preset))

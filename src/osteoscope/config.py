@@ -48,8 +48,8 @@ class VolumeConfig(_Settings):
     this order: ``(1 + 2 neighbours) x windows``.
     """
 
-    size: Annotated[int, Field(ge=32, le=1024)] = 256
-    """Rows and columns of a plane, in pixels."""
+    size: Annotated[int, Field(ge=32, le=1024, multiple_of=16)] = 256
+    """Rows and columns of a plane, in pixels: whole steps of the grid that the network answers on."""
     spacing: Annotated[float, Field(ge=0.1, le=10)] = 1.5
     """Between the pixels of a plane, in mm, where the body is read."""
     lesion_spacing: Annotated[float, Field(ge=0.1, le=10)] = 0.75
@@ -57,7 +57,7 @@ class VolumeConfig(_Settings):
     planes: Annotated[int, Field(ge=1, le=1024)] = 32
     """Most that are read of a volume."""
     step: Annotated[float, Field(gt=0, le=100)] = 4.0
-    """Least distance between two that are read, in mm."""
+    """Least distance between two that are read, in mm, to the nearest slice."""
     neighbours: Annotated[int, Field(ge=0, le=8)] = 1
     """Planes on either side that a plane brings along as channels."""
     neighbour_distance: Annotated[float, Field(gt=0, le=100)] = 4.0
@@ -87,8 +87,8 @@ class VolumeConfig(_Settings):
 class PreparationConfig(_Settings):
     """How an image becomes the planes that the network reads; the same in training and prediction."""
 
-    size: Annotated[int, Field(ge=32, le=1024)] = 128
-    """Rows and columns of a plane, in pixels."""
+    size: Annotated[int, Field(ge=32, le=1024, multiple_of=16)] = 128
+    """Rows and columns of a plane, in pixels; as in `VolumeConfig`."""
     roi: RegionOfInterest = "none"
     """What is read: the whole image, or the square round the lesion's box or outline."""
     margin: Annotated[float, Field(ge=0, le=2)] = 0.2
@@ -337,6 +337,15 @@ class Config(_Settings):
     network: NetworkConfig = NetworkConfig()
     auxiliary: AuxiliaryConfig = AuxiliaryConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _grid_covers_planes(self) -> Self:
+        volume = self.preparation.volume
+        size = self.preparation.size if volume is None else volume.size
+        if not self.network.multiscale and size % 32:
+            msg = f"size is a multiple of 32 where a network answers on a grid of 32 pixels, got {size}"
+            raise ValueError(msg)
+        return self
 
     def fingerprint(self) -> str:
         """Hash of all settings, as 64 hexadecimal digits: equal settings, equal fingerprint."""

@@ -50,6 +50,11 @@ def test_it_knows_the_patients_and_pixels_that_it_was_trained_on(folder: Path, c
     assert read_recalibration_cases(load_bundle(folder)) == SeenCases()
 
 
+def test_what_the_system_refuses_to_look_at_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="cannot be read: File name too long"):
+        load_bundle(tmp_path / ("x" * 300))
+
+
 @pytest.mark.parametrize("content", ['{"patients": [], "pixels": []}', "{}", "no list"])
 def test_a_list_of_training_cases_that_was_changed_since_the_bundle_was_loaded_is_not_believed(
     folder: Path, content: str

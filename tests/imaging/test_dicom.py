@@ -211,6 +211,14 @@ def lut(first: int, entries: list[int], bits: int) -> list[pydicom.Dataset]:
     return [item]
 
 
+def test_an_intercept_in_binary_is_applied(path: Path) -> None:
+    write_dicom(path, VALUES, "CT", RescaleSlope=None, RescaleIntercept=None)
+    data_set = pydicom.dcmread(path)
+    data_set.add_new(0x00281052, "SS", -1024)
+    data_set.save_as(path)
+    np.testing.assert_array_equal(values_of(path), VALUES - 1024.0)
+
+
 def test_a_modality_lut_is_applied_instead_of_slope_and_intercept(path: Path) -> None:
     # PS3.3 C.11.1.1.1: values below the first mapped one get the first entry, and those above the last one the last.
     entries = [1000, 800, 600, 400]

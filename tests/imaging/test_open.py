@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,9 @@ def test_a_scout_and_what_is_no_image_lie_beside_one(tmp_path: Path) -> None:
     )
     (folder / "notes.txt").write_text("beside")
     (folder / "leftover").write_bytes(bytes(range(256)))
+    (folder / "empty").mkdir()
+    (folder / "log.gz").write_bytes(gzip.compress(b"beside"))
+    (folder / "table").write_text("BMI,age\n21,44\n")
     assert len(open_image(folder).files) == 6
 
 

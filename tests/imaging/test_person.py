@@ -54,6 +54,16 @@ def test_one_patient_is_told_from_another_by_a_hash_alone(tmp_path: Path) -> Non
     assert told == ["5eb126db88f9", "5eb126db88f9", "fd6c2d05a4ae", ""]
 
 
+def test_patients_are_told_apart_in_any_letters(tmp_path: Path) -> None:
+    told = [
+        open_image(
+            write_dicom(tmp_path / name, PIXELS, "DX", PatientID=identifier, SpecificCharacterSet="ISO_IR 192")
+        ).person.patient
+        for name, identifier in [("a", "张伟"), ("b", "李娜"), ("c", "张伟 ")]
+    ]
+    assert told[0] == told[2] != told[1]
+
+
 def test_whom_an_image_shows_is_known_once_it_was_opened(tmp_path: Path) -> None:
     files = write_series(tmp_path, np.stack([PIXELS] * 3), PatientAge="034Y", PatientSex="M")
     image = open_image(tmp_path)

@@ -317,7 +317,7 @@ def test_the_table_is_not_shown_and_the_lesion_always_is() -> None:
     values[:, 92:95] = 300
     values[:, 5:12, 84:92] = 60  # something small beside the body
     volume = volume_of(values)
-    config = VolumeConfig(size=100, spacing=1.0, lesion_spacing=1.0, neighbours=0)
+    config = VolumeConfig(size=96, spacing=1.0, lesion_spacing=1.0, neighbours=0)
     plan = plan_slices(volume, config)
     assert (cut_slices(volume, plan)[:, 0, round(91 - plan.rectangle.top) :] == 0).all()
     assert volume.geometry.affine is not None

@@ -155,6 +155,11 @@ def test_a_layer_that_does_not_exist_is_named(network: TumourNetwork) -> None:
         grad_cam(network, torch.rand(1, 1, 64, 64), layer="nowhere", target=0)
 
 
+def test_a_layer_that_decides_nothing_is_refused(network: TumourNetwork) -> None:
+    with pytest.raises(ValueError, match=r"layer 'encoder\.lesion\.mix' has no part in the logits"):
+        grad_cam(network, torch.rand(1, 1, 64, 64), layer="encoder.lesion.mix", target=0)
+
+
 def test_a_layer_without_a_map_is_refused(network: TumourNetwork) -> None:
     # A vector, several maps, and several things at once.
     for layer in ("encoder.gate", "encoder.trunk", "encoder"):

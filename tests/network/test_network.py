@@ -276,6 +276,14 @@ def test_the_matched_control_has_as_many_parameters_as_the_optimised_network() -
     assert size("plain") < 0.95 * size("optimised")
 
 
+@pytest.mark.parametrize("kept", ["multiscale", "attention"])
+def test_a_matched_control_that_keeps_one_part_has_as_many_parameters_too(kept: str) -> None:
+    whole = preset_config("standard").network
+    control = whole.model_copy(update={"multiscale": False, "attention": False, kept: True, "matched": True})
+    sizes = [sum(p.numel() for p in TumourNetwork(one, classes=2).parameters()) for one in (control, whole)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
+
+
 @pytest.mark.parametrize("multiscale", [True, False])
 @pytest.mark.parametrize("attention", [True, False])
 def test_each_part_can_be_switched_off(*, multiscale: bool, attention: bool) -> None:

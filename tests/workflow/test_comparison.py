@@ -34,7 +34,7 @@ def make_run(run_folder: Path, tmp_path: Path) -> Callable[..., Path]:
             trunk="densenet-tiny", multiscale=False, attention=False, pooling="mean", width=16, heads=2
         )
         settings = Config(
-            preparation=config.preparation,
+            preparation=config.preparation.model_copy(update={"size": 64}),
             network=network if plain else config.network,
             training=config.training.model_copy(update={"seed": seed}),
         )

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
@@ -23,7 +24,6 @@ from osteoscope.storage import sha256_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from osteoscope.cohort.table import Auxiliary, Case
 
@@ -80,6 +80,15 @@ def load_bundle(folder: Path) -> Bundle:
         If the folder is not a bundle, is of a schema that this version does not know, or a file is missing, changed
         or not listed.
     """
+    try:
+        return _loaded(folder)
+    except OSError as error:
+        place = Path(error.filename or folder)
+        raise BundleError(f"cannot be read: {error.strerror}", path=place, remedy=_COPY_AGAIN) from error
+
+
+def _loaded(folder: Path) -> Bundle:
+    """Do what `load_bundle` does; `OSError` if the operating system refuses."""
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file():
         raise BundleError(f"is not a bundle: it holds no {MANIFEST}", path=folder, remedy="name the folder of a bundle")

@@ -160,7 +160,7 @@ def _frame(groups: _Groups) -> Frame:
         spacing=(spacing[0], spacing[1]) if len(spacing) == 2 and min(spacing) > 0 else None,
         thickness=thickness if thickness is not None and thickness > 0 else None,
         slope=slope or 1.0,
-        intercept=groups.number(_PIXEL_VALUE_TRANSFORMATION, 0x00281052) or 0.0,
+        intercept=float(groups.number(_PIXEL_VALUE_TRANSFORMATION, 0x00281052) or 0),
         marks=_marks(groups),
     )
 

@@ -152,8 +152,8 @@ def open_image(path: Path, *, modality: Modality | None = None) -> Image:
     """
     found = discover([path])
     opened = open_images(found, modality=modality)
-    whole = path.is_dir()
-    refused = [refusal for refusal in opened.refused if not whole or refusal.code not in _BESIDE]
+    whole = _is_folder(path)
+    refused = [refusal for refusal in opened.refused if not (whole and _lies_beside(refusal, path))]
     if refused:
         # Without a slice that is damaged the others may be refused, too, as an uneven stack.
         first = min(refused, key=lambda refusal: len(refusal.files))
@@ -164,8 +164,23 @@ def open_image(path: Path, *, modality: Modality | None = None) -> Image:
     raise ImageError(_counted(images, opened, found), path=path, remedy=_ONE_IMAGE)
 
 
-_BESIDE = (RefusalCode.NOT_AN_IMAGE, RefusalCode.NO_PIXELS)
+_BESIDE = (RefusalCode.NOT_AN_IMAGE, RefusalCode.NO_PIXELS, RefusalCode.UNSUPPORTED_ARCHIVE)
 """Of files that lie beside an image and are no part of it."""
+
+
+def _lies_beside(refusal: Refusal, folder: Path) -> bool:
+    """Tell whether it is of something in a folder that is no part of an image; an empty file may be a slice of it."""
+    of = refusal.files[0]
+    return refusal.code in _BESIDE or (refusal.code is RefusalCode.EMPTY and of != folder and _is_folder(of))
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether it is a folder, which what cannot be looked at is not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
 
 _ONE_IMAGE = "name a folder that holds the files of one series and nothing else, or one file"
 

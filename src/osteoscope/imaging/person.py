@@ -51,7 +51,8 @@ def years_of(text: str) -> float | None:
 
 def person_of(elements: Elements) -> Person:
     """Take from a file's header who it says that it shows (PS3.3 C.7.1.1, C.7.2.2)."""
-    identifier = elements.word(_IDENTIFIER)
+    # As it is stored: whatever its character set, other letters stay others.
+    identifier = elements.values.get(_IDENTIFIER, (b"", b""))[1].strip(b" \0").decode("latin-1")
     return Person(
         age=years_of(elements.word(_AGE)),
         sex=_SEXES.get(elements.word(_SEX).upper()),

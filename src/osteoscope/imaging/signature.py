@@ -43,6 +43,9 @@ _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
     (b"SQLite format 3\x00", "companion"),
 )
 
+_BITMAP_HEADERS = tuple(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
+"""Sizes of the header behind a bitmap's first 14 bytes; a text may begin with its two letters."""
+
 # First members by which a zip is known as a document, a program or an array.
 _DOCUMENT_MEMBERS = (b"[Content_Types].xml", b"mimetype", b"_rels/", b"docProps/", b"word/", b"xl/", b"META-INF/")
 
@@ -93,7 +96,7 @@ def _kind_by_signature(start: bytes) -> Kind:
     if start[257:262] == b"ustar":
         return "packed"
     for signature, kind in _SIGNATURES:
-        if start.startswith(signature):
+        if start.startswith(signature) and not (signature == b"BM" and start[14:18] not in _BITMAP_HEADERS):
             return kind
     return "companion" if _is_text(start) else "unknown"
 

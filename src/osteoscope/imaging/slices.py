@@ -231,11 +231,12 @@ def radiograph_grey(volume: Volume) -> NDArray[np.float32]:
     finite = np.isfinite(plane)
     window = _percentiles(plane[finite], _GREYS)
     grey = _windowed(np.where(finite, plane, window[0]), window)
-    if volume.geometry.aspect == 1:
-        return grey
     rows, columns = plane.shape
+    square = max(1, round(rows * volume.geometry.aspect))
+    if square == rows:
+        return grey
     whole = Rectangle(left=0, top=0, width=columns, height=rows)
-    return resample_rectangle(grey, whole, (max(1, round(rows * volume.geometry.aspect)), columns), fill=0)
+    return resample_rectangle(grey, whole, (square, columns), fill=0)
 
 
 @cache

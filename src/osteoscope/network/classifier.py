@@ -223,6 +223,8 @@ def _spare_parameters(config: NetworkConfig, channels: tuple[int, ...], strides:
     spare = 0
     if not config.multiscale:
         spare += _count(MultiScaleFusion(channels, strides, config.width))
+        # With attention alone the last tap is still brought to that width.
+        spare -= _count(TapProjection(channels[-1], config.width)) if config.attention else 0
     if not config.attention:
         spare += _count(GridSelfAttention(config.width, config.heads))
     return spare

@@ -115,7 +115,10 @@ def _activation_and_gradient(
             msg = f"layer {layer!r} gives no map of (planes, channels, rows, columns)"
             raise ValueError(msg)
         activation = outputs[-1]
-        (gradient,) = torch.autograd.grad(logits[target] - logits.mean(), activation)
+        (gradient,) = torch.autograd.grad(logits[target] - logits.mean(), activation, allow_unused=True)
+    if gradient is None:
+        msg = f"layer {layer!r} has no part in the logits"
+        raise ValueError(msg)
     return activation.detach(), gradient
 
 
