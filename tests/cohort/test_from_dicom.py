@@ -144,8 +144,10 @@ def test_of_a_series_of_radiographs_the_blank_one_alone_is_left_out(
 ) -> None:
     write_film(archive / "ap.dcm", 0)
     grey = np.full((SIDE, SIDE), 7, dtype=np.uint16)
-    write_dicom(archive / "blank.dcm", grey, "DX", **person(0), SeriesInstanceUID="1.2.3.0.4", ViewPosition="LL")
-    made(archive, labels, tmp_path / "cohort")
+    write_dicom(archive / "blank.dcm", grey, "DX", **person(0), SeriesInstanceUID="1.2.3.0.4", ViewPosition="AP")
+    first = [made(archive, labels, tmp_path / "cohort") and read_cohort(tmp_path / "cohort").left_out for _ in "12"]
+    # Nor does a second run forget it.
+    assert first[0] == first[1]
     cohort = read_cohort(tmp_path / "cohort")
     films = cohort.frame[cohort.frame["modality"] == "radiograph"]
     assert films["view"].tolist() == ["AP"]
@@ -153,6 +155,45 @@ def test_of_a_series_of_radiographs_the_blank_one_alone_is_left_out(
     assert left.image.rsplit("/", 1)[0] == films["image"].iloc[0].rsplit("/", 1)[0]
     assert "blank" in left.reason
     assert not (tmp_path / "cohort" / left.image).exists()
+
+
+def test_radiographs_of_one_series_have_the_views_that_they_state(tmp_path: Path, archive: Path, labels: Path) -> None:
+    for view in ("AP", "LL"):
+        write_film(archive / f"{view}.dcm", 0, ViewPosition=view)
+    made(archive, labels, tmp_path / "cohort")
+    films = read_cohort(tmp_path / "cohort").frame.query("modality == 'radiograph'")
+    assert sorted(films["view"]) == ["AP", "LL"]
+
+
+def test_a_series_over_time_does_not_stand_for_a_thin_one(tmp_path: Path, archive: Path, labels: Path) -> None:
+    write_mr(archive / "t2", 0)
+    dynamic = {"SeriesInstanceUID": "1.2.3.0.9", "SeriesDescription": "t1_vibe_dyn_sag"}
+    for phase in range(3):
+        write_mr(archive / f"dyn{phase}", 0, AcquisitionNumber=phase, **dynamic)
+    made(archive, labels, tmp_path / "cohort")
+    rows = [row for row in series_of(tmp_path / "cohort") if row["kind"] == "MR"]
+    told = {int(row["files"]): (row["chosen"], row["reason"]) for row in rows}
+    assert told[PLANES][0] == "yes"
+    repeated = f"{2 * PLANES} of its {3 * PLANES} files show the place of another, as in a series over time"
+    assert told[3 * PLANES] == ("no", repeated)
+
+
+def test_a_segmentation_that_a_person_leaves_outlines_nothing(tmp_path: Path, archive: Path, labels: Path) -> None:
+    slices = [pydicom.dcmread(path) for path in (archive / "p0").iterdir()]
+    slices.sort(key=lambda one: float(one.ImagePositionPatient[2]))
+    for one in slices:
+        one.StudyID, one.StudyTime = "1", "120000"
+    marked = np.zeros((PLANES, SIDE, SIDE), dtype=np.uint8)
+    marked[2:4, 10:20, 5:15] = 1
+    write_segmentation(archive / "seg", slices, marked)
+    output = tmp_path / "cohort"
+    made(archive, labels, output)
+    assert read_cohort(output).frame["mask"].notna().sum() == 1
+    text = (output / "series.csv").read_text(encoding="utf-8").splitlines()
+    lines = [f"{line}leave" if "marks regions" in line else line for line in text]
+    (output / "series.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    made(archive, labels, output)
+    assert read_cohort(output).frame["mask"].notna().sum() == 0
 
 
 def test_a_second_run_copies_nothing_again_and_gives_the_same_cohort(
@@ -572,4 +613,4 @@ def test_a_patient_who_is_left_out_has_the_reason_that_decides(tmp_path: Path, a
     assert len(left) == len(reasons) == 3
     assert reasons[key.patient("00009")] == "no row of the label table joins the patient"
     assert reasons[key.patient("00003")] == "MR is not asked for (2 series)"
-    assert "found 2" in reasons[key.patient("00000")]
+    assert "show the place of another" in reasons[key.patient("00000")]

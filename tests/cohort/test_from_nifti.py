@@ -70,7 +70,8 @@ def bids(tmp_path: Path) -> Path:
     save_mask(
         folder / "derivatives" / "hand" / "sub-01" / "ses-a" / "anat" / "sub-01_ses-a_T1w_label-lesion_mask.nii.gz"
     )
-    save_mask(folder / "derivatives" / "hand" / "sub-02" / "ct" / "sub-02_desc-tumour_mask.nii.gz")
+    # A pipeline's name may look like an entity.
+    save_mask(folder / "derivatives" / "by-hand" / "sub-02" / "ct" / "sub-02_desc-tumour_mask.nii.gz")
     save_mask(folder / "derivatives" / "auto" / "sub-02" / "ct" / "sub-02_desc-brain_mask.nii.gz")
     save(folder / "derivatives" / "auto" / "sub-02" / "ct" / "sub-02_desc-smooth_ct.nii.gz")
     (folder / "dataset_description.json").write_text("{}")
@@ -94,7 +95,7 @@ def test_bids_is_read_with_its_participants_and_the_masks_of_its_derivatives(bid
             "derivatives/hand/sub-01/ses-a/anat/sub-01_ses-a_T1w_label-lesion_mask.nii.gz"
         ),
         "sub-01/ses-a/anat/sub-01_ses-a_T2w.nii.gz": None,
-        "sub-02/ct/sub-02_ct.nii.gz": "derivatives/hand/sub-02/ct/sub-02_desc-tumour_mask.nii.gz",
+        "sub-02/ct/sub-02_ct.nii.gz": "derivatives/by-hand/sub-02/ct/sub-02_desc-tumour_mask.nii.gz",
     }
     assert cohort.frame["study"].notna().tolist() == [True, True, False]
 

@@ -139,6 +139,16 @@ def test_of_several_segments_the_lesions_is_taken(
     assert_array_equal(region.marked, FURTHER)
 
 
+def test_all_regions_of_a_name_that_is_given_count(
+    tmp_path: Path, volume: Volume, slices: list[pydicom.Dataset]
+) -> None:
+    both = np.stack([FURTHER, MARKED], axis=-1)
+    path = write_segmentation(tmp_path / "seg.dcm", slices, both, names=["Lesion", "lesion"])
+    region = found(volume, path, names=["Lesion"])
+    assert region.marked is not None
+    assert_array_equal(region.marked, FURTHER | MARKED)
+
+
 def test_segments_and_regions_that_cannot_be_told_are_said(
     tmp_path: Path, volume: Volume, slices: list[pydicom.Dataset]
 ) -> None:

@@ -194,5 +194,6 @@ def _task(connection: sqlite3.Connection, archive: Archive, key: Key, decision: 
 
 
 def _marks_a_label(decision: Decision) -> bool:
-    """Tell whether it marks regions in images of a patient who has a label."""
-    return decision.choice.stack.facts.kind == "marks" and decision.label.label is not None
+    """Tell whether it marks regions in images of a patient who has a label, and nobody decided to leave it."""
+    is_meant = decision.label.label is not None and decision.override != "leave"
+    return decision.choice.stack.facts.kind == "marks" and is_meant

@@ -215,8 +215,9 @@ def _files_in(folder: Path) -> Iterator[tuple[str, Path]]:
 def _bids_file(name: str, path: Path) -> NiftiFile:
     *folders, stem = _NIFTI.sub("", name).split("/")
     words = stem.split("_")
-    # A folder counts where the name is silent.
-    entities = {match[1]: match[2] for word in (*folders, *words) if (match := _ENTITY.match(word))}
+    # A patient's or a session's folder counts where the name is silent.
+    own = [folder for folder in folders if folder.startswith(("sub-", "ses-"))]
+    entities = {match[1]: match[2] for word in (*own, *words) if (match := _ENTITY.match(word))}
     subject, session = entities.pop("sub", None), entities.pop("ses", None)
     return NiftiFile(
         path=path,

@@ -204,7 +204,8 @@ def lesions_among(regions: Sequence[NamedRegion], wanted: Sequence[str], path: P
         If a name that is wanted is not there, several regions speak of a lesion, or none does.
     """
     if wanted:
-        return tuple(_named(regions, name, path) for name in dict.fromkeys(map(_plain, wanted)))
+        names = dict.fromkeys(map(_plain, wanted))
+        return tuple(region for name in names for region in _named(regions, name, path))
     speaking = [one for one in regions if LESION.search(one.name) or LESION.search(one.kind)]
     filled = [one for one in speaking if not one.empty]
     chosen = filled or speaking or list(regions)
@@ -220,12 +221,13 @@ def is_named(region: NamedRegion, name: str) -> bool:
     return _plain(region.name) == _plain(name)
 
 
-def _named(regions: Sequence[NamedRegion], name: str, path: Path) -> NamedRegion:
+def _named(regions: Sequence[NamedRegion], name: str, path: Path) -> Sequence[NamedRegion]:
+    """Give the regions of a name that hold something; where none does, the first."""
     found = [one for one in regions if _plain(one.name) == name]
     if not found:
         reason = f"expected a region of the name {name!r}, found {listed(regions)}"
         raise InputError(reason, path=path, remedy=_NAME_THEM)
-    return next((one for one in found if not one.empty), found[0])
+    return [one for one in found if not one.empty] or found[:1]
 
 
 def listed(regions: Sequence[NamedRegion]) -> str:

@@ -56,6 +56,7 @@ def stack(which: int, *, study: str = "1", planes: int = 100, step: float = 2.0,
         files=planes,
         copies=0,
         planes=planes,
+        repeated=0,
         folders=1,
         unusable=(0, ""),
         reach=(planes - 1) * step,
@@ -260,7 +261,11 @@ def test_kernels_weightings_contrast_and_derivations_are_told_by_their_words() -
     ]
     texts = ("t1_tse_sag", "T2 TIRM cor", "STIR sag", "ep2d_diff_b1000", "PD fs", "sag")
     assert [weighting_of(text) for text in texts] == ["T1", "STIR", "STIR", "diffusion", "PD", ""]
+    assert [weighting_of(text) for text in ("T2 TSE sag T11-L3", "t2_tse_sag_T10-L2", "sag T12")] == ["T2", "T2", ""]
     assert contrast_of("Ultravist", "") is True
+    for agent in ("WITHOUT CONTRAST", "W/O", "ohne", "keine", "None given"):
+        assert contrast_of(agent, "lumbar") is None, agent
+    assert [derivation_of("", text) for text in ("vibe FA 15", "t1_fl3d_FA5", "fa=8", "DTI FA")] == ["", "", "", "map"]
     assert contrast_of("", "abdomen nativ") is False
     assert contrast_of("", "t1 +gd") is True
     assert contrast_of("NONE", "lumbar") is None

@@ -121,6 +121,46 @@ def test_of_two_equal_files_made_one_only_one_was_moved(tmp_path: Path, archive:
     assert (found.moved, found.gone, found.new) == (1, 1, 0)
 
 
+def test_what_was_corrected_in_a_header_is_known_after_the_next_run(tmp_path: Path) -> None:
+    root, path = tmp_path / "archive", tmp_path / "index.sqlite"
+    write_ct(root, 1, AccessionNumber="OLD", StudyDate="20200110")
+    index(root, path)
+    write_ct(root, 1, AccessionNumber="NEW", StudyDate="20210615")
+    index(root, path)
+    ((accession, facts),) = asked(path, "SELECT accession, facts FROM stacks")
+    assert (accession, Facts.from_json(facts).date) == ("NEW", "2021-06-15")
+
+
+def test_an_index_of_before_reads_all_again_and_keeps_the_order_of_patients(tmp_path: Path, archive: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    index(archive, path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE IF NOT EXISTS identifiers (place INTEGER PRIMARY KEY, identifier TEXT NOT NULL UNIQUE);"
+            "INSERT INTO identifiers (identifier) VALUES ('first'); PRAGMA user_version = 1;"
+        )
+    found = index(archive, path)
+    assert (found.new, found.unchanged, found.files) == (2 * PLANES, 0, 2 * PLANES)
+    assert asked(path, "SELECT identifier FROM identifiers") == [("first",)]
+
+
+def test_members_of_a_zip_for_which_there_was_no_space_are_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, path = tmp_path / "archive", tmp_path / "index.sqlite"
+    root.mkdir()
+    with zipfile.ZipFile(root / "export.zip", "w") as packed:
+        for number, file in enumerate(write_ct(tmp_path / "ct", 1, planes=2)):
+            packed.write(file, f"{number}.dcm")
+    age(root)
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+        assert index(root, path).refused == 2
+    found = index(root, path)
+    assert (found.refused, found.dicom) == (0, 2)
+
+
 def test_a_file_that_was_written_again_with_the_same_content_is_unchanged(tmp_path: Path, archive: Path) -> None:
     path = tmp_path / "index.sqlite"
     index(archive, path)
@@ -278,7 +318,7 @@ def test_an_index_that_others_may_read_that_is_none_or_that_is_in_use_is_refused
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     path.chmod(0o600)
-    with pytest.raises(InputError, match="expected an index of schema 1, found 99"):
+    with pytest.raises(InputError, match="expected an index of schema 2, found 99"):
         index(archive, path)
 
 

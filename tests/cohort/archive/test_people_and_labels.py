@@ -76,6 +76,26 @@ def test_two_identifiers_of_a_study_are_one_patient_though_a_third_person_has_it
     assert people.shared_studies == {"9.9"}
 
 
+def test_what_a_tool_wrote_for_several_patients_joins_none_of_them(root: Path) -> None:
+    nobody = {"PatientID": "ANON", "PatientName": "Anonymous", "PatientBirthDate": None, "PatientSex": None}
+    for number in (1, 2):
+        write_ct(root / f"tool{number}", number, planes=1, seed=20 + number, **person(number, **nobody))
+    people = people_of(root)
+    assert people.joined == {}
+    assert people.of["ANON"] == "ANON"
+    assert people.shared_studies == {"1.2.3.1", "1.2.3.2"}
+
+
+def test_identifiers_of_which_little_is_said_join_no_two_people_by_a_chain(root: Path) -> None:
+    nobody = {"PatientName": None, "PatientBirthDate": None, "PatientSex": None}
+    chain = [("X", "1.2.3.1"), ("X", "7.7"), ("Y", "7.7"), ("Y", "1.2.3.2")]
+    for place, (identifier, study) in enumerate(chain):
+        elements = person(0, PatientID=identifier, StudyInstanceUID=study, **nobody)
+        write_ct(root / f"chain{place}", 0, planes=1, seed=40 + place, **elements)
+    people = people_of(root)
+    assert people.of["00001"] != people.of["00002"]
+
+
 def test_a_patient_keeps_the_identifier_that_was_known_first(root: Path) -> None:
     assert people_of(root).of["00001"] == "00001"
     smaller = person(1, PatientID="00000-0", StudyInstanceUID="1.2.9")

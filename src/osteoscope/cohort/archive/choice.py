@@ -149,7 +149,10 @@ def _choice(stack: Stack, chosen: bool, reason: str, label: Label) -> Choice:
         stack=stack,
         chosen=chosen,
         reason=reason,
-        biopsied=_after(stack, label.biopsy_date),
+        # An image of before the proof may still be of after the biopsy.
+        biopsied=_after(stack, label.biopsy_date) or _after(stack, label.proof_date) or None
+        if label.biopsy_date is None
+        else _after(stack, label.biopsy_date),
         treated=_after(stack, label.treatment_date),
     )
 
@@ -192,6 +195,8 @@ def left_for_what_it_is(stack: Stack) -> str:
         return _DERIVED[facts.derivation]
     if facts.kind != "radiograph" and not facts.plane:
         return "the place of its planes in the patient is not stated"
+    if stack.repeated:
+        return f"{stack.repeated} of its {stack.files} files show the place of another, as in a series over time"
     return ""
 
 

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from osteoscope.cohort.deidentify import Key, deidentify_file
+from osteoscope.cohort.deidentify.profile import EDITION, PROFILE_VERSION
 from osteoscope.imaging.archive import each_member
 from osteoscope.imaging.refusal import Refusal, RefusalCode, RefusedImageError
 from osteoscope.storage import folder_written_whole, write_json
@@ -96,7 +97,8 @@ class _LeftOutError(Exception):
 
 def _digest(task: ToCopy) -> str:
     # Derived by the key, so that nobody without it can tell whether they have the same files.
-    return task.key.uid("\n".join([task.patient, *(file.content for file in task.files)]))
+    version = f"profile {EDITION}.{PROFILE_VERSION}"
+    return task.key.uid("\n".join([version, task.patient, *(file.content for file in task.files)]))
 
 
 def _is_done(target: Path, digest: str) -> bool:

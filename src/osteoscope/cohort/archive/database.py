@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-INDEX_SCHEMA = 1
-"""Version of the tables; an index of another one is refused, and made again in a minute."""
+INDEX_SCHEMA = 2
+"""Version of the tables, and of what is read of a file: an older index forgets its files, and reads them again."""
 
 _TABLES = """
 -- A counter of the runs that looked at the archive.
@@ -142,6 +142,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if not tables:
         connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {INDEX_SCHEMA}; COMMIT;")
+    elif 0 < schema < INDEX_SCHEMA:
+        # Whose patients keep their order, so that no pseudonym changes.
+        forget = "DELETE FROM files; DELETE FROM stacks;"
+        connection.executescript(f"BEGIN; {forget} PRAGMA user_version = {INDEX_SCHEMA}; COMMIT;")
     elif schema != INDEX_SCHEMA:
         reason = f"expected an index of schema {INDEX_SCHEMA}, found {schema or 'another kind of database'}"
         raise InputError(reason, path=path, remedy="name another with --index, or remove it")

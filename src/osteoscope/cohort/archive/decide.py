@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from osteoscope.cohort.archive.choice import Choice, choose, unusable
 from osteoscope.cohort.archive.labels import Label
 from osteoscope.cohort.archive.stacks import stacks_of
+from osteoscope.cohort.deidentify.values import is_stand_in
 
 if TYPE_CHECKING:
     import sqlite3
@@ -100,7 +101,7 @@ def decide(connection: sqlite3.Connection, basis: Basis) -> Iterator[Decision]:
 
 def _names(stack: Stack, basis: Basis) -> Names:
     key, study = basis.key, stack.study
-    if study in basis.people.shared_studies:
-        # Two patients have this study; each has one of their own.
+    if study in basis.people.shared_studies or is_stand_in(study):
+        # Two patients have this study, or may have what stands for it; each has one of their own.
         study = f"{study}\0{stack.patient}"
     return key.patient(stack.patient), key.study(study), key.series(stack.series), str(stack.part)

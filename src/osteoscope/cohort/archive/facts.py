@@ -178,6 +178,7 @@ _SHARED = (
     "echo",
     "frame_of_reference",
     "kernel",
+    "view",
 )
 """Facts by which the files of one series are divided, since no image has them in two ways."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from osteoscope.cohort.archive.database import transaction
 from osteoscope.cohort.archive.reading import (
     IN_A_FOLDER,
+    PASSING,
     Read,
     ToRead,
     in_processes,
@@ -128,6 +129,7 @@ class _Update:
         self._root = root
         self._progress = progress
         self._stacks: dict[str, int] = {}
+        self._written: set[str] = set()
         self._changed = 0
         self._unchanged = 0
         self._done = 0
@@ -197,8 +199,10 @@ class _Update:
         self._unchanged += self._connection.execute(statement, (self._run,)).rowcount
         for path, members in files:
             if members:
-                rows = self._connection.execute("SELECT member FROM files WHERE path = ?", (os.fsencode(path),))
-                missing = set(range(members)) - {member for (member,) in rows}
+                query = "SELECT member, kind, code FROM files WHERE path = ?"
+                rows = self._connection.execute(query, (os.fsencode(path),))
+                read = {member for member, kind, code in rows if kind != "refused" or code not in PASSING}
+                missing = set(range(members)) - read
                 if missing:
                     self._read_members(path, missing)
 
@@ -269,9 +273,13 @@ class _Update:
             if len(self._stacks) > _STACKS_HELD:
                 self._stacks.clear()
             person = known.person
+            # What does not tell stacks apart may have been corrected in files that came again.
+            is_first = known.digest not in self._written
+            self._written.add(known.digest)
             self._connection.execute(
-                "INSERT OR IGNORE INTO stacks (digest, identifier, guessed, name, born, sex, study, series, accession,"
-                " facts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO stacks (digest, identifier, guessed, name, born, sex, study, series, accession, facts)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE"
+                " SET accession = excluded.accession, facts = excluded.facts WHERE ?",
                 (
                     known.digest,
                     person.identifier,
@@ -283,6 +291,7 @@ class _Update:
                     known.series,
                     known.accession,
                     known.facts.to_json(),
+                    is_first,
                 ),
             )
             query = "SELECT id FROM stacks WHERE digest = ?"

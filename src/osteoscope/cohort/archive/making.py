@@ -184,5 +184,7 @@ def _remove_all_but(folder: Path, kept: set[Path]) -> None:
             _remove_all_but(path, kept)
         elif path.is_dir():
             shutil.rmtree(path)
-        elif path.name != SOURCES or not any(one.parent == folder for one in kept):
+        elif path.name != SOURCES:
             path.unlink()
+            # A folder that lacks a file is made again, so that why it lacks it is told in each run.
+            (folder / SOURCES).unlink(missing_ok=True)

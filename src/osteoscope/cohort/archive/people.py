@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING
 
 from osteoscope.cohort.archive.database import transaction
@@ -17,7 +17,7 @@ from osteoscope.cohort.deidentify.values import is_stand_in
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 _MOST_IDENTIFIERS = 3
 """More identifiers of one name, birth date and sex are no person's, but what an anonymiser writes."""
@@ -81,6 +81,10 @@ class _Identity:
         counted = {"names": len(self.names), "birth dates": len(self.born), "sexes": len(self.sexes)}
         return {name: count for name, count in counted.items() if count > 1}
 
+    def with_all_of(self, other: _Identity) -> _Identity:
+        """Give what is said of both."""
+        return _Identity(names=self.names | other.names, born=self.born | other.born, sexes=self.sexes | other.sexes)
+
     def agrees(self, other: _Identity) -> bool:
         """Tell whether nothing that is known of both differs."""
         pairs = ((self.names, other.names), (self.born, other.born), (self.sexes, other.sexes))
@@ -123,8 +127,9 @@ def people_in(connection: sqlite3.Connection) -> People:
 class _Groups:
     """Identifiers that are joined to each other; the first in the order given stands for all."""
 
-    def __init__(self, identifiers: Iterable[str]) -> None:
-        self._above = {identifier: identifier for identifier in identifiers}
+    def __init__(self, identities: Mapping[str, _Identity]) -> None:
+        self._above = {identifier: identifier for identifier in identities}
+        self._said = dict(identities)
         self._place = {identifier: place for place, identifier in enumerate(self._above)}
 
     def first(self, identifier: str) -> str:
@@ -134,7 +139,13 @@ class _Groups:
 
     def join(self, one: str, other: str) -> None:
         low, high = sorted((self.first(one), self.first(other)), key=self._place.__getitem__)
-        self._above[high] = low
+        if low != high:
+            self._above[high] = low
+            self._said[low] = self._said[low].with_all_of(self._said[high])
+
+    def agree(self, one: str, other: str) -> bool:
+        """Tell whether nothing that is said of either's group differs."""
+        return self._said[self.first(one)].agrees(self._said[self.first(other)])
 
 
 def _join_by_identity(identities: Mapping[str, _Identity], groups: _Groups) -> None:
@@ -150,15 +161,29 @@ def _join_by_identity(identities: Mapping[str, _Identity], groups: _Groups) -> N
 
 
 def _join_by_study(identities: Mapping[str, _Identity], groups: _Groups) -> set[str]:
-    """Join identifiers that share a study, unless they are different people; give the studies that these share."""
+    """Join identifiers that share a study, unless they are different people; give the studies that these share.
+
+    An identifier of which little is said agrees with many. Where it shares studies with people who differ, as what a
+    tool writes for all patients does, it is none of theirs.
+    """
     of_study: defaultdict[str, list[str]] = defaultdict(list)
+    partners: defaultdict[str, set[str]] = defaultdict(set)
     for identifier, identity in identities.items():
         for study in identity.studies:
             of_study[study].append(identifier)
+    for identifiers in of_study.values():
+        for one, other in permutations(identifiers, 2):
+            if identities[one].agrees(identities[other]):
+                partners[one].add(other)
+    nobodys = {
+        identifier
+        for identifier, others in partners.items()
+        if not all(identities[one].agrees(identities[other]) for one, other in combinations(others, 2))
+    }
     shared = set()
     for study, identifiers in of_study.items():
         for one, other in combinations(identifiers, 2):
-            if identities[one].agrees(identities[other]):
+            if other in partners[one] and nobodys.isdisjoint((one, other)) and groups.agree(one, other):
                 groups.join(one, other)
             else:
                 shared.add(study)

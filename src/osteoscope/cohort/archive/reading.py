@@ -271,6 +271,21 @@ def _refused(path: str, member: int, refusal: Refusal, stamp: Stamp | None = Non
     return Read(path=path, member=member, stamp=lasting, code=str(refusal.code), sentence=refusal.sentence)
 
 
+PASSING = frozenset(
+    map(
+        str,
+        (
+            RefusalCode.CHANGED,
+            RefusalCode.MISSING,
+            RefusalCode.MISSING_LIBRARY,
+            RefusalCode.TOO_LARGE,
+            RefusalCode.UNKNOWN,
+            RefusalCode.UNREADABLE,
+        ),
+    )
+)
+"""Why a member of a zip that is as it was may be read later; that it is too large may be for want of space."""
+
 _LASTING = (RefusalCode.DAMAGED, RefusalCode.NOT_AN_IMAGE, RefusalCode.UNSUPPORTED_ARCHIVE)
 
 

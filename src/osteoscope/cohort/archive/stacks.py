@@ -42,7 +42,9 @@ class Stack:
     copies
         Files that are there again.
     planes
-        How many, of all files together.
+        How many, of all files together, those in one place counted once.
+    repeated
+        How many of its files show a place that another one shows too, as those of a series over time do.
     folders
         In how many folders or zips the files lie.
     unusable
@@ -65,6 +67,7 @@ class Stack:
     files: int
     copies: int
     planes: int
+    repeated: int
     folders: int
     unusable: tuple[int, str]
     reach: float | None
@@ -109,7 +112,8 @@ class ArchivedFile:
 _OF_PATIENT = """
 SELECT stacks.id, identifier, guessed, born, sex, study, series, facts,
     count(DISTINCT content), count(*), sum(frames), min(place), max(place),
-    sum(code != ''), max(CASE WHEN code != '' THEN sentence ELSE '' END)
+    sum(code != ''), max(CASE WHEN code != '' THEN sentence ELSE '' END),
+    count(DISTINCT CASE WHEN place IS NOT NULL AND frames = 1 THEN content END), count(DISTINCT round(place, 2))
 FROM stacks JOIN files ON files.stack = stacks.id
 WHERE identifier = ? GROUP BY stacks.id ORDER BY study, series, facts
 """
@@ -140,7 +144,9 @@ def stacks_of(connection: sqlite3.Connection, people: People, patient: str) -> l
 
 
 def _stack(connection: sqlite3.Connection, patient: str, row: tuple[Any, ...], part: int, parts: int) -> Stack:
-    number, identifier, guessed, born, sex, study, series, facts, files, there, frames, low, high, bad, why = row
+    number, identifier, guessed, born, sex, study, series, facts, files, there, frames, low, high, *rest = row
+    bad, why, placed, places = rest
+    repeated = placed - places if placed == files else 0
     paths = connection.execute("SELECT DISTINCT path, member >= 0 FROM files WHERE stack = ?", (number,))
     folders = {path if zipped else os.path.dirname(path) for path, zipped in paths}  # noqa: PTH120
     return Stack(
@@ -157,7 +163,8 @@ def _stack(connection: sqlite3.Connection, patient: str, row: tuple[Any, ...], p
         facts=Facts.from_json(facts),
         files=files,
         copies=there - files,
-        planes=round(frames * files / there),
+        planes=round(frames * files / there) - repeated,
+        repeated=repeated,
         folders=len(folders),
         unusable=(bad, why),
         reach=None if low is None or high == low else high - low,

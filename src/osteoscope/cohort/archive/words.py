@@ -55,15 +55,17 @@ _PROJECTION = re.compile(
     r"(?<![a-z])(?:mip|minip|projection image|projection|vrt|vr|ssd|volume rendering|3d rendering|cpr)(?![a-z])"
 )
 _SUBTRACTED = re.compile(
-    r"(?<![a-z])(?:sub|subtraction|subtracted|adc|fa|colfa|trace|tensor|perfusion|cbf|cbv|mtt)(?![a-z])"
+    # Behind FA a number is a flip angle.
+    r"(?<![a-z])(?:sub|subtraction|subtracted|adc|fa(?! ?=? ?\d)|colfa|trace|tensor|perfusion|cbf|cbv|mtt)(?![a-z])"
 )
 _REFORMATTED = re.compile(r"(?<![a-z])(?:mpr|reformat\w*|reformatted|csammpr)(?![a-z])")
 
 _WEIGHTINGS: tuple[tuple[Weighting, re.Pattern[str]], ...] = (
     ("STIR", re.compile(r"(?<![a-z])(?:stir|tirm)(?![a-z])")),
     ("diffusion", re.compile(r"(?<![a-z])(?:dwi|dti|diff\w*|ep2d|adc)(?![a-z])")),
-    ("T1", re.compile(r"(?<![a-z0-9])t1\w{0,4}(?![a-z])")),
-    ("T2", re.compile(r"(?<![a-z0-9])t2\w{0,4}(?![a-z])")),
+    # T10 to T12 are vertebrae.
+    ("T1", re.compile(r"(?<![a-z0-9])t1(?!\d)\w{0,4}(?![a-z])")),
+    ("T2", re.compile(r"(?<![a-z0-9])t2(?!\d)\w{0,4}(?![a-z])")),
     ("PD", re.compile(r"(?<![a-z])(?:pd\w?|proton)(?![a-z])")),
 )
 
@@ -77,7 +79,7 @@ _ENHANCED = re.compile(
 _cached = functools.lru_cache(maxsize=4096)
 """The files of a series say the same, and there are hundreds of them."""
 
-_NO_AGENT = frozenset({"", "no", "none", "n", "0", "without", "nativ", "no contrast"})
+_NO_AGENT = re.compile(r"|no|none|nil|n|0|-+|(?:no|none|without|w/?o|ohne|kein\w*|nativ)(?: .*)?")
 
 
 def _plain(text: str) -> str:
@@ -131,7 +133,8 @@ def weighting_of(text: str) -> Weighting:
 @_cached
 def contrast_of(agent: str, text: str) -> bool | None:
     """Say whether contrast was given: by the agent (0018,0010), else by the descriptions; None where neither says."""
-    if _plain(agent) not in _NO_AGENT:
+    stated = _plain(agent)
+    if not _NO_AGENT.fullmatch(stated) and not _PLAIN.search(stated):
         return True
     plain = _plain(text)
     if _PLAIN.search(plain):

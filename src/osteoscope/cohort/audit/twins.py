@@ -186,7 +186,8 @@ def find_twins(
         If a picture is missing or cannot be read any more.
     """
     own = _pictures(cohort)
-    others = [] if against is None else [one for one in _pictures(against) if one.pixels not in looks]
+    of_cases = set(cohort.case_rows["pixel_sha256"])
+    others = [] if against is None else [one for one in _pictures(against) if one.pixels not in of_cases]
     pictures, seen = [*own, *others], {**looks, **(other_looks or {})}
     candidates = _candidates(pictures, len(own), seen, across=against is not None)
     verdicts = _verdicts(candidates, pictures, seen)

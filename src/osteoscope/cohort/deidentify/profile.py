@@ -66,6 +66,9 @@ class Rules:
     masked: tuple[Masked, ...]
 
 
+PROFILE_VERSION = 2
+"""Of all that is done to a file; raised with each change of it, so that copies that were made before are made again."""
+
 _BY_COLUMN = {
     "X_TAGS": Action.REMOVE,
     "Z_TAGS": Action.EMPTY,
