@@ -341,6 +341,12 @@ def test_exchanging_priors_and_back_changes_nothing() -> None:
     np.testing.assert_allclose(calibration.with_prior(there, new, old), probabilities, atol=1e-12)
 
 
+def test_the_same_prior_divided_by_its_sum_once_more_is_the_same_map() -> None:
+    shares = np.array([0.7, 0.2, 0.1]) * 3.3
+    one = calibration.identity_map(shares / shares.sum())
+    assert one.restated(np.array(one.prior) / sum(one.prior)) is one
+
+
 def test_another_prior_is_what_a_map_restated_to_it_would_have_said() -> None:
     logits = np.random.default_rng(6).normal(size=(10, 2))
     even = _map(1.7, bias=(0.2, -0.2))

@@ -22,6 +22,7 @@ from osteoscope.config import PreparationConfig, VolumeConfig
 from osteoscope.evaluation.calibration import CalibrationMap
 from osteoscope.imaging.nifti import read_nifti, write_nifti
 from osteoscope.imaging.open import Image, images_at
+from osteoscope.imaging.refusal import LEFT_OUT, Refusal, RefusalCode
 from osteoscope.imaging.resampling import spread
 from osteoscope.imaging.slices import SlicePlan, cut_slices, lesion_corners, plan_slices
 from osteoscope.imaging.values import values_of
@@ -198,6 +199,23 @@ def test_a_study_without_an_image_that_the_bundle_reads_is_out_of_scope(member: 
         found = explain(member, selected(left_out=left_out), research=research)
         assert (found.verdict, found.probabilities, found.images) == ("out_of_scope", None, ())
         assert found.reasons == ("The study holds no image that the bundle reads: an MR, where radiographs are read.",)
+
+
+def test_a_scan_that_cannot_be_read_beside_a_scout_is_told(member: Path) -> None:
+    left = LeftOut(name="a", image=scan([1]).image, code=RefusalCode.LOCALISER, reason="a scout")
+    broken = Refusal(files=(), code=RefusalCode.MISSING_SLICES, sentence="a slice is missing", remedy="")
+    found = explain(member, Selection(used=(), left_out=(left,), refused=(broken,)))
+    assert found.reasons == ("The study holds no image that the bundle reads: a scout; and a slice is missing.",)
+
+
+def test_what_is_used_only_when_asked_for_alone_gives_no_verdict(member: Path) -> None:
+    scout = scan([500])
+    scout = replace(scout, image=replace(scout.image, aside=RefusalCode.LOCALISER))
+    found = explain(member, selected(scout), research=True)
+    assert (found.verdict, len(found.images)) == ("out_of_scope", 1)
+    assert found.reasons == (f"The study holds only what is used when asked for: {LEFT_OUT[RefusalCode.LOCALISER]}.",)
+    both = explain(member, selected(scout, scan([400])), research=True)
+    assert both.verdict == "osteosarcoma"
 
 
 @pytest.mark.parametrize(

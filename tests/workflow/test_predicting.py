@@ -6,6 +6,7 @@ import csv
 import shutil
 import subprocess
 import sys
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import nibabel
@@ -18,6 +19,7 @@ from PIL import Image
 
 from osteoscope import workflow
 from osteoscope.errors import BundleError, InputError, StorageError
+from osteoscope.imaging import stored_array
 from osteoscope.imaging.nifti import write_nifti
 from osteoscope.inference.result import StudyPrediction
 from osteoscope.workflow import prediction_files
@@ -449,6 +451,78 @@ def test_nothing_that_is_not_ours_is_written_over(scan_bundle: Path, tmp_path: P
             workflow.predict(scan_bundle, [path], output)
     with pytest.raises(StorageError, match="could not be written"):
         workflow.predict(scan_bundle, [path], tmp_path / "file" / "out")
+
+
+def test_what_an_operating_system_leaves_beside_an_answer_is_in_nobodys_way(scan_bundle: Path, tmp_path: Path) -> None:
+    path = ct(tmp_path, "1")
+    row = workflow.predict(scan_bundle, [path], tmp_path / "out", threads=1).rows[0]
+    folder = tmp_path / "out" / row.study
+    (folder / "prediction.json").write_text("{")
+    for name in (".DS_Store", "Thumbs.db"):
+        (folder / name).write_text("")
+    assert not workflow.predict(scan_bundle, [path], tmp_path / "out", threads=1).rows[0].already_done
+    assert answer(tmp_path / "out", row.study).study == row.study
+
+
+def test_a_link_that_leads_to_itself_is_refused_and_the_others_go_on(scan_bundle: Path, tmp_path: Path) -> None:
+    path = ct(tmp_path, "1")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    done = workflow.predict(scan_bundle, [path, tmp_path / "loop"], tmp_path / "out", threads=1)
+    assert sorted(row.verdict == "refused" for row in done.rows) == [False, True]
+
+
+def test_members_of_a_zip_that_cannot_be_unpacked_are_called_the_same_in_every_run(
+    scan_bundle: Path, tmp_path: Path
+) -> None:
+    packed = tmp_path / "a.zip"
+    with zipfile.ZipFile(packed, "w") as made:
+        for number, path in enumerate(sorted(ct(tmp_path, "1").iterdir())):
+            made.write(path, f"{number}.dcm")
+        made.writestr("broken", b"x" * 400)
+    # The member's bytes are no longer those that its checksum is of.
+    packed.write_bytes(packed.read_bytes().replace(b"x" * 400, b"y" * 400))
+    rows = [workflow.predict(scan_bundle, [packed], tmp_path / "out", threads=1).rows for _ in range(2)]
+    assert [row.study for row in rows[0]] == [row.study for row in rows[1]]
+    assert len(table(tmp_path / "out")) == len(rows[0]) == 2
+    joined = [
+        workflow.predict(scan_bundle, [packed], tmp_path / "one", threads=1, one_patient=True).rows[0] for _ in range(2)
+    ]
+    assert joined[1].already_done
+
+
+def test_an_answer_to_another_option_is_not_taken_for_this_one(scan_bundle: Path, tmp_path: Path) -> None:
+    values = body().astype(np.int16).transpose(2, 1, 0) - 1024
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1.0, 1.0, 3.0, 1.0])), tmp_path / "a.nii.gz")
+    workflow.predict(scan_bundle, [tmp_path / "a.nii.gz"], tmp_path / "out", threads=1)
+    stated = workflow.predict(scan_bundle, [tmp_path / "a.nii.gz"], tmp_path / "out", modality="CT", threads=1).rows[0]
+    assert not stated.already_done
+
+
+def test_values_are_let_go_of_when_their_study_is_answered(
+    scan_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: list[Any] = []
+    made = stored_array.ArrayReader.__init__
+
+    def noted(self: stored_array.ArrayReader, *arguments: Any, **options: Any) -> None:
+        made(self, *arguments, **options)
+        readers.append(self)
+
+    monkeypatch.setattr(stored_array.ArrayReader, "__init__", noted)
+    for number in range(3):
+        values = body().astype(np.int16).transpose(2, 1, 0) - 1024 + number
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([1.0, 1.0, 3.0, 1.0])), tmp_path / f"{number}.nii.gz")
+    held: list[int] = []
+    workflow.predict(
+        scan_bundle,
+        [tmp_path / f"{number}.nii.gz" for number in range(3)],
+        tmp_path / "out",
+        threads=1,
+        watch=lambda *_: held.append(sum(reader._spool is not None for reader in readers)),
+    )
+    assert len(readers) == 3
+    assert held[-1] == 0
+    assert max(held) <= 2
 
 
 def test_a_study_that_is_gone_from_the_output_is_gone_from_the_summary(scan_bundle: Path, tmp_path: Path) -> None:

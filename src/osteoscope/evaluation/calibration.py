@@ -100,7 +100,9 @@ class CalibrationMap:
 
     def restated(self, prior: npt.ArrayLike) -> Self:
         """Assume another class prior and change nothing else, which is what `with_prior` does to probabilities."""
-        return dataclasses.replace(self, prior=_shares(prior, classes=len(self.prior)))
+        shares = _shares(prior, classes=len(self.prior))
+        # Rounding in what is divided by its sum once more is no other prior.
+        return self if np.allclose(shares, self.prior, rtol=1e-12, atol=0) else dataclasses.replace(self, prior=shares)
 
 
 def identity_map(prior: npt.ArrayLike) -> CalibrationMap:

@@ -22,7 +22,7 @@ from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 from osteoscope.storage import storage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -214,6 +214,14 @@ class ArrayReader:
         self._slope, self._intercept = slope, intercept
         self._lock = threading.Lock()
         self._spool: IO[bytes] | None = None
+        self._close: Callable[[], object] | None = None
+
+    def release(self) -> None:
+        """Let go of the values that are held; the next read takes them from the file again."""
+        with self._lock:
+            if self._close is not None:
+                self._close()
+            self._spool = self._close = None
 
     def __call__(self, planes: Sequence[int]) -> Planes:
         """Read planes: float32 ``(n, rows, columns)``."""
@@ -234,7 +242,7 @@ class ArrayReader:
         with self._lock:
             if self._spool is None:
                 self._spool = self._filled()
-                weakref.finalize(self, self._spool.close)
+                self._close = weakref.finalize(self, self._spool.close)
             self._spool.seek(index * size)
             content = self._spool.read(size)
         return np.frombuffer(content, dtype=self._array.dtype).reshape(a, b)

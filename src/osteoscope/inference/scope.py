@@ -25,7 +25,7 @@ from osteoscope.imaging.values import values_of
 from osteoscope.storage import SHORT_HASH, sha256_of_file, short_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from osteoscope.imaging.open import Image, Opened
@@ -76,8 +76,16 @@ class Study:
         return (*(path for one in self.images for path in one.image.files), *(p for r in self.refused for p in r.files))
 
 
-def studies_of(opened: Opened) -> tuple[Study, ...]:
-    """Sort images and refusals by study, in the order of their first files; a refusal alone makes a study, too."""
+def studies_of(opened: Opened, called: Callable[[Path], str] = str) -> tuple[Study, ...]:
+    """Sort images and refusals by study, in the order of their first files; a refusal alone makes a study, too.
+
+    Parameters
+    ----------
+    opened
+        The images.
+    called
+        What the operator knows a file as, which a member of a zip is called in every run.
+    """
     images: dict[str, list[Image]] = defaultdict(list)
     for image in opened.images:
         name = _study_name(image)
@@ -86,7 +94,7 @@ def studies_of(opened: Opened) -> tuple[Study, ...]:
             images[name].append(image)
     refused: dict[str, list[Refusal]] = defaultdict(list)
     for refusal in opened.refused:
-        for name, files in _by_study(refusal.files).items():
+        for name, files in _by_study(refusal.files, called).items():
             refused[name].append(replace(refusal, files=files))
     return tuple(
         Study(name=name, images=_named(name, images.get(name, ())), refused=tuple(refused.get(name, ())))
@@ -109,21 +117,21 @@ def _study_name(image: Image) -> str:
     return image.study or image.series or image.volume.sources[0].sha256[:SHORT_HASH]
 
 
-def _by_study(files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
+def _by_study(files: Iterable[Path], called: Callable[[Path], str]) -> dict[str, tuple[Path, ...]]:
     found: dict[str, list[Path]] = defaultdict(list)
     for path in files:
-        found[study_of(path) or _name_of_file(path)].append(path)
+        found[study_of(path) or _name_of_file(path, called)].append(path)
     return {name: tuple(paths) for name, paths in found.items()}
 
 
-def _name_of_file(path: Path) -> str:
+def _name_of_file(path: Path, called: Callable[[Path], str]) -> str:
     try:
         # A pipe would never end.
         if path.is_file():
             return sha256_of_file(path)[:SHORT_HASH]
     except OSError:
         pass
-    return short_hash(str(path))
+    return short_hash(called(path))
 
 
 def _named(study: str, images: Sequence[Image]) -> tuple[StudyImage, ...]:

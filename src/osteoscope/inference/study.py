@@ -10,6 +10,7 @@ import numpy as np
 
 from osteoscope.cohort.covariates import split_sites
 from osteoscope.imaging.mixed import in_words, named_together
+from osteoscope.imaging.refusal import LEFT_OUT
 from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.pipeline import made_ahead
 from osteoscope.inference.predict import judge_planes
@@ -200,8 +201,14 @@ def explain_study(
 def _outside(selection: Selection, manifest: Manifest, told: Told) -> tuple[str, ...]:
     reasons = []
     if not selection.used:
-        found = "; ".join(dict.fromkeys(one.reason for one in selection.left_out))
-        reasons.append(f"The study holds no image that the bundle reads: {found}.")
+        found = dict.fromkeys(one.reason for one in selection.left_out)
+        unread = dict.fromkeys(one.sentence for one in selection.refused)
+        also = f"; and {'; '.join(unread)}" if unread else ""
+        reasons.append(f"The study holds no image that the bundle reads: {'; '.join(found)}{also}.")
+    asides = [one.image.aside for one in selection.used]
+    if asides and None not in asides:
+        found = dict.fromkeys(LEFT_OUT[aside] for aside in asides if aside is not None)
+        reasons.append(f"The study holds only what is used when asked for: {'; '.join(found)}.")
     phantoms = [one.image.phantom for one in selection.used]
     if manifest.provenance == "phantom" and not all(phantoms):
         reasons.append("The bundle learnt from phantoms alone, and the study's files do not say that they show one.")

@@ -6,21 +6,22 @@ import contextlib
 import csv
 import functools
 import io
+import os
 import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from osteoscope.errors import BundleError, InputError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from osteoscope.bundle.format import Manifest, Precision
     from osteoscope.imaging.discover import Found
-    from osteoscope.imaging.open import Opened
+    from osteoscope.imaging.open import Image, Opened
     from osteoscope.imaging.refusal import Refusal
     from osteoscope.inference.pipeline import Stop
     from osteoscope.inference.predictor import Predictor
@@ -223,7 +224,7 @@ def predict(
         loader = stack.enter_context(ThreadPoolExecutor(1))
         loading = loader.submit(load_predictor, bundle, threads=threads, precision=precision)
         opened, name = _opened(paths, output, modality, stack, say)
-        studies = studies_of(opened)
+        studies = studies_of(opened, name)
         if one_patient and studies:
             studies = (of_one_patient(studies),)
         _refuse_several(studies, question)
@@ -284,15 +285,27 @@ def _opened(
         images=tuple(image for part in parts for image in part.images),
         refused=tuple(one for part in parts for one in part.refused),
     )
+    if len(opened.images) > 1:
+        # Of those whose modality was concluded from the values.
+        _release(opened.images)
     return opened, lambda path: next((one for one in known if path in one.names), found).name(path)
+
+
+def _release(images: Iterable[Image]) -> None:
+    """Let go of values that are held in memory, or in temporary files, until their image is done with."""
+    from osteoscope.imaging.stored_array import ArrayReader
+
+    for image in images:
+        if isinstance(image.volume.reader, ArrayReader):
+            image.volume.reader.release()
 
 
 def _without(found: Found, output: Path) -> Found:
     """Leave aside what lies in the output, such as overlays of an earlier run: they are no studies."""
-    own = output.resolve()
+    own = _real(output)
 
     def others(paths: Sequence[Path]) -> tuple[Path, ...]:
-        return tuple(path for path in paths if not path.resolve().is_relative_to(own))
+        return tuple(path for path in paths if not _real(path).is_relative_to(own))
 
     return replace(
         found,
@@ -300,6 +313,11 @@ def _without(found: Found, output: Path) -> Found:
         archives=others(found.archives),
         refused=tuple(one for one in found.refused if others(one.files)),
     )
+
+
+def _real(path: Path) -> Path:
+    """Follow links, as far as they lead; of a circle of them pathlib makes an error."""
+    return Path(os.path.realpath(path))
 
 
 # One study ------------------------------------------------------------------------------------------------------------
@@ -339,6 +357,8 @@ def _predict_study(study: Study, stop: Stop, *, question: Question, predictor: P
     except Exception as error:
         _take_away(target)
         return _refused_row(study, (Refusal.of(error, *study.files),), question)
+    finally:
+        _release(one.image for one in study.images)
 
 
 def _told(study: Study, question: Question) -> Told:

@@ -66,8 +66,11 @@ _FOR_RESEARCH = "Shown for research, beyond the bundle's scope: never for a pati
 
 
 def is_of_prediction(name: str) -> bool:
-    """Tell whether a file is called as one of those that are written of a study beside its prediction."""
-    return _NAMES.fullmatch(name) is not None
+    """Tell whether a file is called as one of those that are written of a study beside its prediction.
+
+    What an operating system leaves where somebody has looked at pictures is in nobody's way.
+    """
+    return _NAMES.fullmatch(name) is not None or name in (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,10 +110,10 @@ class Question:
 
 
 def _matter_of(one: StudyImage) -> list[Any]:
-    """List what an image is: its files' bytes, and what a file beside a NIfTI may say of its axes and of a phantom."""
+    """List what an image is: its files' bytes, and what a file beside a NIfTI, or an option, may say of it."""
     geometry, sources = one.image.volume.geometry, [source.sha256 for source in one.image.volume.sources]
     place = None if geometry.affine is None else np.round(geometry.affine, 6).tolist()
-    return [one.name, one.modality, *sources, list(geometry.shape), place, one.image.phantom]
+    return [one.name, one.modality, *sources, list(geometry.shape), place, one.image.phantom, *one.image.remarks]
 
 
 def write_prediction(
