@@ -219,7 +219,7 @@ def test_few_patients_change_the_prior_alone_and_that_is_said(
     assert new.prior == {OS: pytest.approx(0.9), GCT: pytest.approx(0.1)}
     assert new.calibration_map() == old.calibration_map().restated((0.9, 0.1))
     assert few.notes[0] == (
-        "Only the prior was changed: the cohort has 6 patients of osteosarcoma, and 10 are needed to fit a calibration."
+        "The calibration was kept: the cohort has 6 patients of osteosarcoma, and 10 are needed to fit one."
     )
     assert "thresholds were kept, restated to the new prior" in few.notes[1]
     assert "under 9" in few.notes[1]

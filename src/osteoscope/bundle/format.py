@@ -167,7 +167,7 @@ class Recalibration(_Part):
     prior_from: dict[str, float]
     prior_to: dict[str, float]
     fitted: bool
-    """Whether a calibration was fitted; otherwise the parent's was kept, and only the prior changed."""
+    """Whether a calibration was fitted; otherwise the parent's was kept."""
     figures: dict[str, dict[str, Any]]
     """On these patients, by name: ``before`` (the parent as it was), ``prior_only`` (the parent under the new prior)
     and ``after``; the latter two cross-fitted, so that no patient had a say in the own probabilities."""

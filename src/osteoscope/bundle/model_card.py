@@ -207,7 +207,7 @@ def _lineage(manifest: Manifest) -> str:
 
 
 def _step(manifest: Manifest, number: int, step: Recalibration) -> str:
-    what = "Calibration and prior" if step.fitted else "The prior alone"
+    what = "Calibration and prior" if step.fitted else "Calibration kept"
     names = list(step.figures["before"])
     rows = "\n".join(
         f"| {_MOMENTS[moment]} | {' | '.join(_figure(figures[name]) for name in names)} |"

@@ -217,8 +217,7 @@ class _Site:
 def _recalibrated(bundle: Bundle, site: _Site, *, patients: Sequence[str]) -> tuple[Manifest, tuple[str, ...]]:
     """Give the new bundle's manifest, and what is to be said of it."""
     import osteoscope
-    from osteoscope.bundle.format import MANIFEST, Calibration, Recalibration
-    from osteoscope.storage import sha256_of_file
+    from osteoscope.bundle.format import Calibration, Recalibration
 
     old, slugs = bundle.manifest, bundle.manifest.slugs
     chosen = site.chosen(site.logits, site.labels)
@@ -226,10 +225,10 @@ def _recalibrated(bundle: Bundle, site: _Site, *, patients: Sequence[str]) -> tu
     prior = dict(zip(slugs, chosen.calibration.prior, strict=True))
     counts = dict(zip(slugs, site.counts, strict=True))
     if not site.fits:
-        notes = (f"Only the prior was changed: {_too_few(site, FEWEST_TO_FIT)} to fit a calibration.", *notes)
+        notes = (f"The calibration was kept: {_too_few(site, FEWEST_TO_FIT)} to fit one.", *notes)
     step = Recalibration(
         osteoscope=osteoscope.__version__,
-        parent_sha256=sha256_of_file(bundle.folder / MANIFEST),
+        parent_sha256=bundle.sha256,
         cohort_fingerprint=site.cohort.fingerprint(),
         source=site.cohort.source,
         patients=counts,
