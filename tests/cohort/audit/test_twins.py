@@ -183,6 +183,20 @@ def test_a_twin_in_another_cohort_blocks(tmp_path: Path) -> None:
     assert made[2]["image"] in finding.message
 
 
+def test_a_twin_in_another_cohort_blocks_though_an_auxiliary_image_shows_its_very_pixels(tmp_path: Path) -> None:
+    made, others = entries(7, (4, 4), views=1), entries(8, (4, 4), views=1)
+    for place, entry in enumerate(made):
+        entry["picture"] = large(place)
+    for place, entry in enumerate(others):
+        entry["picture"] = large(100 + place)
+    made[5] |= {"role": "auxiliary", "label": None}
+    others[3]["picture"] = made[5]["picture"]
+    made[2]["picture"] = CHANGES["jpeg"](made[5]["picture"])
+    cohort, other = write_cohort_of(tmp_path / "a", made), write_cohort_of(tmp_path / "b", others)
+    (finding,) = twins_across(cohort, find_twins(cohort, look_at(cohort), against=other, other_looks=look_at(other)))
+    assert made[2]["image"] in finding.message
+
+
 def test_a_class_whose_copies_were_augmented_blocks_the_audit(tmp_path: Path) -> None:
     made = entries(9, (12, 12), views=1)
     for place, entry in enumerate(made):
