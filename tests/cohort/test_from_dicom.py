@@ -48,6 +48,18 @@ def made(root: Path, labels: Path, output: Path, **options: Any) -> workflow.Arc
     return workflow.cohort_from_dicom(root, output, labels=labels, **{"jobs": 1, **options})
 
 
+MARKED = np.zeros((PLANES, SIDE, SIDE), dtype=np.uint8)
+MARKED[2:4, 10:20, 5:15] = 1
+
+
+def slices_of(folder: Path) -> list[pydicom.FileDataset]:
+    """Read a scan's slices in order, with what a segmentation of them takes over."""
+    slices = [pydicom.dcmread(path) for path in folder.iterdir()]
+    for one in slices:
+        one.StudyID, one.StudyTime = "1", "120000"
+    return sorted(slices, key=lambda one: float(one.ImagePositionPatient[2]))
+
+
 def series_of(output: Path) -> list[dict[str, str]]:
     with (output / "series.csv").open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
@@ -179,13 +191,7 @@ def test_a_series_over_time_does_not_stand_for_a_thin_one(tmp_path: Path, archiv
 
 
 def test_a_segmentation_that_a_person_leaves_outlines_nothing(tmp_path: Path, archive: Path, labels: Path) -> None:
-    slices = [pydicom.dcmread(path) for path in (archive / "p0").iterdir()]
-    slices.sort(key=lambda one: float(one.ImagePositionPatient[2]))
-    for one in slices:
-        one.StudyID, one.StudyTime = "1", "120000"
-    marked = np.zeros((PLANES, SIDE, SIDE), dtype=np.uint8)
-    marked[2:4, 10:20, 5:15] = 1
-    write_segmentation(archive / "seg", slices, marked)
+    write_segmentation(archive / "seg", slices_of(archive / "p0"), MARKED)
     output = tmp_path / "cohort"
     made(archive, labels, output)
     assert read_cohort(output).frame["mask"].notna().sum() == 1
@@ -401,16 +407,12 @@ def test_classes_that_nobody_has_and_folders_of_something_else_are_refused(
 def test_a_segmentation_outlines_the_lesion_and_one_of_another_series_is_said(
     tmp_path: Path, archive: Path, labels: Path
 ) -> None:
-    marked = np.zeros((PLANES, SIDE, SIDE), dtype=np.uint8)
-    marked[2:4, 10:20, 5:15] = 1
     for number, name in enumerate(("own", "other")):
-        slices = [pydicom.dcmread(path) for path in (archive / f"p{number}").iterdir()]
-        slices.sort(key=lambda one: float(one.ImagePositionPatient[2]))
+        slices = slices_of(archive / f"p{number}")
         for one in slices:
-            one.StudyID, one.StudyTime = "1", "120000"
             if name == "other":
                 one.SeriesInstanceUID, one.FrameOfReferenceUID = "1.2.77", "1.2.78"
-        write_segmentation(archive / name, slices, marked)
+        write_segmentation(archive / name, slices, MARKED)
     made(archive, labels, tmp_path / "cohort")
     cohort = read_cohort(tmp_path / "cohort")
     key = Key.open(tmp_path / "cohort.key.json")
@@ -427,13 +429,7 @@ def test_a_segmentation_that_outlines_the_ct_of_a_patient_need_not_fit_the_mr(
     tmp_path: Path, archive: Path, labels: Path
 ) -> None:
     write_mr(archive / "mr", 0, FrameOfReferenceUID="1.2.79")
-    slices = [pydicom.dcmread(path) for path in (archive / "p0").iterdir()]
-    slices.sort(key=lambda one: float(one.ImagePositionPatient[2]))
-    for one in slices:
-        one.StudyID, one.StudyTime = "1", "120000"
-    marked = np.zeros((PLANES, SIDE, SIDE), dtype=np.uint8)
-    marked[2:4, 10:20, 5:15] = 1
-    write_segmentation(archive / "seg", slices, marked)
+    write_segmentation(archive / "seg", slices_of(archive / "p0"), MARKED)
     made(archive, labels, tmp_path / "cohort")
     cohort = read_cohort(tmp_path / "cohort")
     own = cohort.frame[cohort.frame["patient"] == Key.open(tmp_path / "cohort.key.json").patient("00000")]
