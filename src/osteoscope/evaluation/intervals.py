@@ -25,7 +25,7 @@ _BLOCK = 1_000_000
 _SAME = 1e-12
 """Draws that spread less than this are the same figure, and a draw that is this close to the figure equals it."""
 
-_PERCENTILES = "percentiles of the bootstrap: BCa needs draws on both sides and a jackknife that is defined and varies"
+_PERCENTILES = "percentiles of the bootstrap, since BCa is undefined"
 
 _NORMAL = NormalDist()
 
