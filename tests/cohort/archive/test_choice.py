@@ -112,6 +112,8 @@ def test_the_proof_counts_where_no_biopsy_or_treatment_is_known_and_else_the_fir
     proven = chosen(*both, label=Label(label="x", proof_date="2019-12-01"))
     assert [number for number, choice in proven.items() if choice.chosen] == [1]
     assert proven[2].reason == "it was taken 50 days after the proof"
+    # The biopsy may have been before the proof.
+    assert (proven[1].biopsied, proven[2].biopsied) == (None, True)
     unknown = chosen(*both, label=Label(label="x"))
     assert unknown[1].chosen
     assert "since no date of a biopsy, a treatment or the proof is known" in unknown[1].reason

@@ -149,12 +149,16 @@ def _choice(stack: Stack, chosen: bool, reason: str, label: Label) -> Choice:
         stack=stack,
         chosen=chosen,
         reason=reason,
-        # An image of before the proof may still be of after the biopsy.
-        biopsied=_after(stack, label.biopsy_date) or _after(stack, label.proof_date) or None
-        if label.biopsy_date is None
-        else _after(stack, label.biopsy_date),
+        biopsied=_biopsied(stack, label),
         treated=_after(stack, label.treatment_date),
     )
+
+
+def _biopsied(stack: Stack, label: Label) -> bool | None:
+    """Tell whether it was taken after the biopsy; the day of the proof alone leaves open what came before it."""
+    if label.biopsy_date is None:
+        return _after(stack, label.proof_date) or None
+    return _after(stack, label.biopsy_date)
 
 
 def _after(stack: Stack, date: str | None) -> bool | None:
