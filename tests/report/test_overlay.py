@@ -13,7 +13,6 @@ from PIL import Image
 
 from osteoscope.imaging.prepare import Lesion, Square
 from osteoscope.report.overlay import (
-    UNIT_TEXT,
     colour_strip,
     colour_table,
     evidence_scale,
@@ -22,7 +21,6 @@ from osteoscope.report.overlay import (
     overlay_picture,
     png_bytes,
     thumbnail_png,
-    tick_text,
     with_colour_bar,
 )
 
@@ -245,23 +243,15 @@ def test_colours_rise_in_lightness_in_even_steps() -> None:
 
 def test_the_colour_bar_stands_beside_the_picture_and_leaves_it_as_it_is() -> None:
     picture = overlay_picture(GREY, GREY, scale=1.0)
-    with_bar = with_colour_bar(picture, scale=1.0, unit="logit")
+    with_bar = with_colour_bar(picture)
     assert with_bar.width > picture.width
     np.testing.assert_array_equal(array(with_bar)[:, : picture.width], array(picture))
     bar = array(with_bar)[:, picture.width :]
     # Strong is up: the amber end is above the violet one.
     red, blue = bar[..., 0], bar[..., 2]
     assert np.mean(np.nonzero(red > blue + 100)[0]) < picture.height / 2
-    narrow = with_colour_bar(Image.new("RGB", (2000, 10)), scale=0.0)
+    narrow = with_colour_bar(Image.new("RGB", (2000, 10)))
     assert narrow.height >= 240
-
-
-def test_the_ticks_of_the_bar_are_shares_or_contributions() -> None:
-    assert [tick_text(share, scale=2.6, unit="share") for share in (0.0, 0.5, 1.0)] == ["0 %", "50 %", "100 %"]
-    assert [tick_text(share, scale=2.6, unit="logit") for share in (0.0, 0.5, 1.0)] == ["0", "1.3", "2.6"]
-    # Of an image of many pixels each adds little.
-    assert tick_text(1.0, scale=0.0000261, unit="logit") == "2.6e-05"
-    assert UNIT_TEXT["logit"] == "logit per pixel of the image"
 
 
 def test_the_colour_strip_runs_from_weak_to_strong_over_black_and_over_bone() -> None:

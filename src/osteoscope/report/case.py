@@ -10,7 +10,7 @@ import numpy as np
 from osteoscope.imaging.mixed import in_words
 from osteoscope.report import figures
 from osteoscope.report.overlay import (
-    UNIT_TEXT,
+    UNIT,
     colour_strip,
     evidence_scale,
     grey_picture,
@@ -98,7 +98,7 @@ def case_html(content: CaseContent) -> str:
         volumes=[_volume(volume, content, scale) for volume in content.volumes],
         scale=scale,
         strip=data_uri(png_bytes(colour_strip(length=256, thickness=16)), "image/png"),
-        unit=UNIT_TEXT["share"],
+        unit=UNIT,
         has_found=any(image.found for image in content.images),
         has_lesions=any(one.lesions for one in _shown(content)),
         has_squares=any(

@@ -10,7 +10,7 @@ import functools
 import io
 import itertools
 import math
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -25,13 +25,8 @@ if TYPE_CHECKING:
     FloatArray: TypeAlias = npt.NDArray[np.floating]
     ByteArray: TypeAlias = npt.NDArray[np.uint8]
 
-EvidenceUnit: TypeAlias = Literal["share", "logit"]
-"""Share of the strongest evidence in the case, or what each pixel of the image adds to the class's logit."""
-
-UNIT_TEXT: dict[EvidenceUnit, str] = {
-    "share": "share of the strongest evidence in this case",
-    "logit": "logit per pixel of the image",
-}
+UNIT = "share of the strongest evidence in this case"
+"""What colours stand for."""
 
 _LEAST_SIDE = 512
 """Smaller images are enlarged by a whole factor until their longer side reaches this, in pixels."""
@@ -205,17 +200,13 @@ def leaves_out(square: Square, shape: tuple[int, ...]) -> bool:
     return square.left > 0 or square.top > 0 or right < columns or bottom < rows
 
 
-def with_colour_bar(picture: Image.Image, *, scale: float, unit: EvidenceUnit = "share") -> Image.Image:
-    """Set the colour bar, with its scale and unit, to the right of an overlay.
+def with_colour_bar(picture: Image.Image) -> Image.Image:
+    """Set the colour bar, with its unit, to the right of an overlay.
 
     Parameters
     ----------
     picture
         What `overlay_picture` gave; it is left as it is.
-    scale
-        The same as for the overlay.
-    unit
-        What the bar's ticks are: shares of `scale`, or logits per pixel up to `scale`.
     """
     font = ImageFont.load_default(size=13)
     bar = colour_strip(length=240, thickness=16).rotate(90, expand=True)
@@ -229,16 +220,11 @@ def with_colour_bar(picture: Image.Image, *, scale: float, unit: EvidenceUnit = 
     for share in (0.0, 0.5, 1.0):
         y = top + round((1 - share) * (bar.height - 1))
         draw.line([(left + 16, y), (left + 21, y)], fill=_PAPER)
-        draw.text((left + 25, y), tick_text(share, scale=scale, unit=unit), fill=_PAPER, font=font, anchor="lm")
+        draw.text((left + 25, y), f"{100 * share:.0f} %", fill=_PAPER, font=font, anchor="lm")
     words = Image.new("L", (bar.height + 40, 18))
-    ImageDraw.Draw(words).text((words.width / 2, 9), UNIT_TEXT[unit], fill=220, font=font, anchor="mm")
+    ImageDraw.Draw(words).text((words.width / 2, 9), UNIT, fill=220, font=font, anchor="mm")
     canvas.paste(_PAPER, (canvas.width - 24, (height - words.width) // 2), words.rotate(90, expand=True))
     return canvas
-
-
-def tick_text(share: float, *, scale: float, unit: EvidenceUnit) -> str:
-    """Name a place on the colour bar: ``50 %`` of the strongest evidence, or ``1.3e-05`` of the logit per pixel."""
-    return f"{share:.0%}".replace("%", " %") if unit == "share" else f"{share * scale:.2g}"
 
 
 def colour_strip(*, length: int, thickness: int) -> Image.Image:

@@ -322,7 +322,7 @@ def _drawn(shown: _Shown, chosen: int, scale: float) -> Picture:
     sides = sides_of(image.volume.geometry)
     if sides is not None:
         picture = with_sides(picture, sides)
-    return with_colour_bar(with_mark(picture, PHANTOM_MARK) if image.phantom else picture, scale=scale)
+    return with_colour_bar(with_mark(picture, PHANTOM_MARK) if image.phantom else picture)
 
 
 def _caption(shown: _Shown, question: Question, study: Study, what: str) -> list[str]:
