@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from osteoscope.inference.prediction import ExplainedCase
 
-SIZE = 36
+SIZE = 48
 GRID = 6
-KNOWN_BY = 14
+KNOWN_BY = 19
 """The row and column of the pixel that a plane is known by: 48 pixels into 120, and 16 into 40."""
 
 TWICE = PreparationConfig(size=SIZE, margin=0, second_look=True)
