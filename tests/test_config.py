@@ -105,7 +105,7 @@ def test_planes_are_whole_steps_of_the_grid_that_a_network_answers_on() -> None:
     plain = NetworkConfig(multiscale=False)
     for preparation in (PreparationConfig(size=112), PreparationConfig(volume=VolumeConfig(size=112))):
         assert Config(preparation=preparation).preparation == preparation
-        with pytest.raises(ValidationError, match="multiple of 32 where .* got 112"):
+        with pytest.raises(ValidationError, match=r"multiple of 32 where .* got 112"):
             Config(preparation=preparation, network=plain)
 
 
