@@ -34,6 +34,7 @@ from osteoscope import workflow
 from osteoscope.cohort.archive import copying
 from osteoscope.cohort.archive.copying import SOURCES
 from osteoscope.cohort.deidentify import Key, deidentify_file
+from osteoscope.cohort.deidentify.profile import PROFILE_VERSION
 from osteoscope.cohort.table import read_cohort
 from osteoscope.errors import CohortError, ConfigError, InputError, StorageError, TableError
 from osteoscope.imaging.masks import read_mask
@@ -200,6 +201,27 @@ def test_a_segmentation_that_a_person_leaves_outlines_nothing(tmp_path: Path, ar
     (output / "series.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     made(archive, labels, output)
     assert read_cohort(output).frame["mask"].notna().sum() == 0
+
+
+def test_patients_who_share_what_stands_for_a_study_have_studies_of_their_own(tmp_path: Path) -> None:
+    root = tmp_path / "archive"
+    blanked: dict[str, Any] = {"StudyInstanceUID": None, "SeriesInstanceUID": None, "FrameOfReferenceUID": "1.2.99"}
+    for number in range(2):
+        write_ct(root / f"p{number}", number, **blanked)
+    made(root, labels_of(tmp_path / "labels.csv", 2), tmp_path / "cohort")
+    frame = read_cohort(tmp_path / "cohort").frame
+    assert frame["patient"].nunique() == frame["study"].nunique() == 2
+
+
+def test_copies_that_an_earlier_profile_made_are_made_again(
+    tmp_path: Path, archive: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "cohort"
+    made(archive, labels, output)
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.dcm")}
+    monkeypatch.setattr(copying, "PROFILE_VERSION", PROFILE_VERSION + 1)
+    made(archive, labels, output)
+    assert all(path.stat().st_mtime_ns > modified for path, modified in before.items())
 
 
 def test_a_second_run_copies_nothing_again_and_gives_the_same_cohort(
