@@ -176,6 +176,16 @@ def _replace_folder(source: Path, target: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def remove_half_written(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write, of any depth, beside its target; nobody may write."""
+    for path in [*folder.glob("**/.*.tmp"), *folder.glob(".*.old")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
 def refuse_existing(target: Path, *, kind: str, marker: str, others: frozenset[str]) -> None:
     """Refuse to write over anything but an earlier output of the same kind with nothing else in it.
 

@@ -95,7 +95,7 @@ def _loaded(folder: Path) -> Bundle:
     try:
         written = manifest_path.read_bytes()
         content = json.loads(written)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise BundleError(f"cannot be read: {error}", path=manifest_path, remedy=_COPY_AGAIN) from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema not in READABLE:

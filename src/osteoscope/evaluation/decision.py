@@ -330,10 +330,6 @@ class _Judged:
         """Of the thresholds chosen for the folds, the middle one."""
         return float(np.median(self.rule.thresholds))
 
-    def called(self) -> BoolArray:
-        """Tell for which rows the class is called: (n,)."""
-        return self.rule.calls(self.study.probabilities)
-
     def net_benefit(self) -> FloatArray:
         return net_benefit(
             self.rates.sensitivity, self.rates.specificity, prevalence=self.prevalence, threshold=self.threshold
@@ -349,19 +345,16 @@ class _Judged:
         """Set the value beside the percentiles of its draws; rates of plain proportions get Wilson's interval."""
         sample, value = self.study.sample, known(values[0])
         of_class, everyone = int(sample.patients_of_class[self.rule.c]), len(sample.patients.names)
-        behind = {
-            "sensitivity": of_class,
-            "specificity": everyone - of_class,
-            "ppv": sample.patients_where(self.called()),
-            "npv": sample.patients_where(~self.called()),
-        }
-        n = behind.get(name, everyone)
+        n = {"sensitivity": of_class, "specificity": everyone - of_class}.get(name, everyone)
+        smallest = n if n != everyone else min(of_class, everyone - of_class)
+        if name in {"ppv", "npv"}:
+            called = self.rule.calls(self.study.probabilities)
+            n = smallest = sample.patients_where(called if name == "ppv" else ~called)
         if value is None:
             return Figure(value=None, n=n, reason=UNDEFINED[name]).to_json()
         if name in {"sensitivity", "specificity"} and sample.one_row:
             ends = wilson(value, n)
             return Figure(value=value, low=ends.low, high=ends.high, n=n).to_json()
-        smallest = behind.get(name, min(of_class, everyone - of_class))
         return bootstrap_figure(value, values[1:], n=n, smallest=smallest, bounded=bounded).to_json()
 
 

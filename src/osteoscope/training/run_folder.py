@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import osteoscope
 from osteoscope.errors import RunError
-from osteoscope.storage import LOCK, folder_locked, write_json
+from osteoscope.storage import LOCK, folder_locked, remove_half_written, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,20 +42,8 @@ def locked(folder: Path) -> Iterator[None]:
         "another process is training in this folder", path=folder, remedy="wait for it, or choose another folder"
     )
     with folder_locked(folder, otherwise=busy):
-        _sweep(folder)
+        remove_half_written(folder)
         yield
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a process that was killed had begun to write beside its target."""
-    for path in [
-        *folder.glob("**/.*.tmp"),
-        *folder.glob(".*.old"),
-    ]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def claim(folder: Path, identity: dict[str, Any]) -> None:

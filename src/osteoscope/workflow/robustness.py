@@ -244,7 +244,6 @@ def _changed(sweep: _Sweep, place: int) -> Figure:
 
 
 def _facts(bundle: Bundle, cohort: Cohort, *, seed: int) -> dict[str, Any]:
-
     manifest, rows = bundle.manifest, cohort.case_rows
     patients = rows.groupby("label")["patient"].nunique()
     return {

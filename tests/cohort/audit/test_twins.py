@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from made_up import Entry
+
+    from osteoscope.cohort.audit.finding import Finding
     from osteoscope.cohort.audit.twins import Twin
     from osteoscope.cohort.table import Cohort
 
@@ -170,30 +173,36 @@ def test_all_copies_of_an_auxiliary_twin_of_a_case_are_known(tmp_path: Path) -> 
     assert auxiliary_twins(cohort, twins_of(cohort)) == {made[place]["image"] for place in (7, 8, 9)}
 
 
-def test_a_twin_in_another_cohort_blocks(tmp_path: Path) -> None:
+def two_cohorts() -> tuple[list[Entry], list[Entry]]:
+    """Make up two cohorts of other patients, whose pictures are none of each other's."""
     made, others = entries(7, (4, 4), views=1), entries(8, (4, 4), views=1)
     for place, entry in enumerate(made):
         entry["picture"] = large(place)
     for place, entry in enumerate(others):
         entry["picture"] = large(100 + place)
+    return made, others
+
+
+def across(folder: Path, made: list[Entry], others: list[Entry]) -> tuple[Finding, ...]:
+    """Look for twins of a cohort in another one."""
+    cohort, other = write_cohort_of(folder / "a", made), write_cohort_of(folder / "b", others)
+    return twins_across(cohort, find_twins(cohort, look_at(cohort), against=other, other_looks=look_at(other)))
+
+
+def test_a_twin_in_another_cohort_blocks(tmp_path: Path) -> None:
+    made, others = two_cohorts()
     others[3]["picture"] = CHANGES["squashed"](made[2]["picture"])
-    cohort, other = write_cohort_of(tmp_path / "a", made), write_cohort_of(tmp_path / "b", others)
-    (finding,) = twins_across(cohort, find_twins(cohort, look_at(cohort), against=other, other_looks=look_at(other)))
+    (finding,) = across(tmp_path, made, others)
     assert (finding.kind, finding.severity) == ("near-duplicate-across-cohorts", "block")
     assert made[2]["image"] in finding.message
 
 
 def test_a_twin_in_another_cohort_blocks_though_an_auxiliary_image_shows_its_very_pixels(tmp_path: Path) -> None:
-    made, others = entries(7, (4, 4), views=1), entries(8, (4, 4), views=1)
-    for place, entry in enumerate(made):
-        entry["picture"] = large(place)
-    for place, entry in enumerate(others):
-        entry["picture"] = large(100 + place)
+    made, others = two_cohorts()
     made[5] |= {"role": "auxiliary", "label": None}
     others[3]["picture"] = made[5]["picture"]
     made[2]["picture"] = CHANGES["jpeg"](made[5]["picture"])
-    cohort, other = write_cohort_of(tmp_path / "a", made), write_cohort_of(tmp_path / "b", others)
-    (finding,) = twins_across(cohort, find_twins(cohort, look_at(cohort), against=other, other_looks=look_at(other)))
+    (finding,) = across(tmp_path, made, others)
     assert made[2]["image"] in finding.message
 
 

@@ -271,18 +271,13 @@ def _refused(path: str, member: int, refusal: Refusal, stamp: Stamp | None = Non
     return Read(path=path, member=member, stamp=lasting, code=str(refusal.code), sentence=refusal.sentence)
 
 
-PASSING = frozenset(
-    map(
-        str,
-        (
-            RefusalCode.CHANGED,
-            RefusalCode.MISSING,
-            RefusalCode.MISSING_LIBRARY,
-            RefusalCode.TOO_LARGE,
-            RefusalCode.UNKNOWN,
-            RefusalCode.UNREADABLE,
-        ),
-    )
+PASSING = (
+    RefusalCode.CHANGED,
+    RefusalCode.MISSING,
+    RefusalCode.MISSING_LIBRARY,
+    RefusalCode.TOO_LARGE,
+    RefusalCode.UNKNOWN,
+    RefusalCode.UNREADABLE,
 )
 """Why a member of a zip that is as it was may be read later; that it is too large may be for want of space."""
 

@@ -20,7 +20,16 @@ from osteoscope.cohort.deidentify.profile import EDITION
 from osteoscope.errors import ConfigError, InputError, StorageError
 from osteoscope.imaging.discover import discover, look_into, printable
 from osteoscope.imaging.refusal import Refusal, RefusedImageError
-from osteoscope.storage import LOCK, folder_locked, short_hash, storage_error, write_bytes, write_json, write_text
+from osteoscope.storage import (
+    LOCK,
+    folder_locked,
+    remove_half_written,
+    short_hash,
+    storage_error,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -180,10 +189,7 @@ def deidentify_folder(
         folder_locked(output, otherwise=busy),
         Journal(places.journal, opened_key.fingerprint, source) as journal,
     ):
-        # What a run that was killed had begun to write.
-        for half in output.rglob(".*.tmp"):
-            with contextlib.suppress(OSError):
-                half.unlink()
+        remove_half_written(output)
         run = _Run(places, opened_key, journal, _released_names(released, journal))
         run.through(discover([source]), progress)
         return run.close()
