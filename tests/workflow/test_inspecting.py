@@ -258,6 +258,17 @@ def test_progress_counts_files_and_planes_to_their_ends(tmp_path: Path) -> None:
 
 # Real files
 
+
+def test_the_stacks_of_one_file_count_as_one_file(tmp_path: Path) -> None:
+    shutil.copy(shared_data("dicom") / "fo_dicom" / "MOVEKNEE.dcm", tmp_path)
+    Picture.fromarray(GREY).save(tmp_path / "z.png")
+    said: list[tuple[str, int, int]] = []
+    found = workflow.inspect([tmp_path], watch=lambda *count: said.append(count))
+    assert len(found.images) == 20
+    assert said[-1] == ("decoding files", 2, 2)
+    assert sum(count == ("decoding files", 2, 2) for count in said) <= 2
+
+
 FOLDERS = ("cornerstone3d", "dcm_qa_ct_ge_tilt", "dcm_qa_ts", "fo_dicom", "pydicom", "dicom_numpy_missing_slices")
 
 

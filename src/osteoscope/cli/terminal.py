@@ -31,7 +31,7 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
 def staged(first: str) -> Iterator[Callable[[str, int, int], None]]:
     """Show, as `counted` does, of one thing after the other how many of how many are done."""
     if not sys.stderr.isatty():
-        yield _say
+        yield _lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,9 +42,18 @@ def staged(first: str) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
 
 
-def _say(what: str, done: int, total: int) -> None:
-    if done == total or done % max(1, total // _LINES_OF_A_COUNT) == 0:
-        log(f"{what}: {done} of {total}")
+def _lines() -> Callable[[str, int, int], None]:
+    """Give what writes some lines of a count, and none twice in a row, however often it is told the same."""
+    last = ""
+
+    def say(what: str, done: int, total: int) -> None:
+        nonlocal last
+        line = f"{what}: {done} of {total}"
+        if line != last and (done == total or done % max(1, total // _LINES_OF_A_COUNT) == 0):
+            log(line)
+            last = line
+
+    return say
 
 
 def log(line: str) -> None:

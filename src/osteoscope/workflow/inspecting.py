@@ -212,20 +212,21 @@ def _inspect_found(found: Found, watch: Watch) -> Inspection:
     images: list[InspectedImage] = []
     refused = list(found.refused)
     total = sum(map(len, found.files.values()))
-    done = 0
+    done: set[Path] = set()
     for one in each_image(found):
         if isinstance(one, Image):
             files = (*one.files, *one.copies)
-            seen = _inspect_image(one, found, partial(_tell, watch, done, total, one))
+            share = len(done.union(one.files)) - len(done)
+            seen = _inspect_image(one, found, partial(_tell, watch, len(done), total, one, share))
         else:
             files, seen = one.files, one
         if isinstance(seen, Refusal):
             refused.append(seen)
         else:
             images.append(seen)
-        # The stacks of one file are images of their own.
-        done = min(done + len(files), total)
-        watch(_DECODING, done, total)
+        # The stacks of one file are images of their own, and it counts once.
+        done.update(files)
+        watch(_DECODING, len(done), total)
     return Inspection(
         images=tuple(sorted(images, key=lambda image: image.files)),
         refused=tuple(
@@ -238,9 +239,9 @@ def _inspect_found(found: Found, watch: Watch) -> Inspection:
     )
 
 
-def _tell(watch: Watch, before: int, total: int, image: Image, planes: int) -> None:
-    """Tell of the planes of an image that are decoded as a share of its files."""
-    watch(_DECODING, before + len(image.files) * planes // image.volume.geometry.shape[0], total)
+def _tell(watch: Watch, before: int, total: int, image: Image, files: int, planes: int) -> None:
+    """Tell of the planes of an image that are decoded as a share of its files, or of those that do not count yet."""
+    watch(_DECODING, before + files * planes // image.volume.geometry.shape[0], total)
 
 
 def _released(_: Sequence[int]) -> Planes:
