@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
 
 from osteoscope.cli.terminal import staged
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_a_log_gets_some_lines_of_a_count_and_none_twice_in_a_row(capsys: pytest.CaptureFixture[str]) -> None:

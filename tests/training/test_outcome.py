@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 
 from osteoscope.evaluation.calibration import choose_calibration
-from osteoscope.evaluation.conformal import ConformalThresholds, Refused
+from osteoscope.evaluation.conformal import ConformalThresholds, Refused, fit
 from osteoscope.inference.prediction import CasePrediction, ExplainedCase, ImagePrediction, Look
+from osteoscope.inference.predictor import verdicts_of
 from osteoscope.training.fold import FoldOutcome
 from osteoscope.training.outcome import calibrate, oof_csv, oof_images_csv
 
 PRIOR = (0.5, 0.5)
 
+IMAGES = (("a", 0.75), ("b", -0.75))
+"""The images of every case, and by how much more than the case each speaks for the second class."""
+
 
 def outcome(repeat: int, fold: int, cases: list[tuple[str, int, float]], *, told: float = 0) -> FoldOutcome:
-    """A fold whose cases have one image each, and a logit for the second class, so much of it for what is told."""
+    """A fold whose cases have two images each, one for and one against the case's logit for the second class; so much
+    of that is for what is told."""
     return FoldOutcome(
         number=2 * repeat + fold,
         repeat=repeat,
@@ -30,14 +35,17 @@ def outcome(repeat: int, fold: int, cases: list[tuple[str, int, float]], *, told
                     logits=(0.0, logit),
                     logits_of_images=(0.0, logit - told) if told else None,
                     told=("age",) if told else (),
-                    images=(
+                    images=tuple(
                         ImagePrediction(
-                            image=f"{patient}.png", logits=(0.0, logit), looks=(Look(rectangle=(0, 0, 9, 9), weight=1),)
-                        ),
+                            image=f"{patient}{name}.png",
+                            logits=(0.0, logit + more),
+                            looks=(Look(rectangle=(0, 0, 9, 9), weight=0.5),),
+                        )
+                        for name, more in IMAGES
                     ),
                 ),
-                evidence=np.zeros((1, 2, 2, 2), dtype=np.float32),
-                lesions=np.zeros((1, 2, 2), dtype=np.float32),
+                evidence=np.zeros((2, 2, 2, 2), dtype=np.float32),
+                lesions=np.zeros((2, 2, 2), dtype=np.float32),
             )
             for patient, label, logit in cases
         ),
@@ -60,6 +68,27 @@ def test_a_folds_calibration_and_its_method_come_from_the_other_fold() -> None:
     chosen = choose_calibration([[0.0, logit] for *_, logit in there], [label for _, label, _ in there], PRIOR)
     expected = chosen.calibration.apply([[0.0, logit] for *_, logit in here])
     np.testing.assert_allclose(found.by_patient.probabilities[found.folds == 0], expected)
+
+
+def test_verdicts_and_all_that_is_said_of_single_images_come_from_the_other_fold() -> None:
+    folds = {0: drawn(1, 0, n=40), 1: drawn(2, 1, n=24)}
+    found, _ = calibrate([outcome(0, fold, cases) for fold, cases in folds.items()], PRIOR)
+    for fold, cases in folds.items():
+        logits = [[0.0, logit] for *_, logit in folds[1 - fold]]
+        labels = [label for _, label, _ in folds[1 - fold]]
+        by_others = choose_calibration(logits, labels, PRIOR).calibration
+        thresholds = fit(by_others.apply(logits), labels, 0.9)
+        assert isinstance(thresholds, ConformalThresholds)
+        here = found.folds == fold
+        expected = verdicts_of(by_others.apply([[0.0, logit] for *_, logit in cases]), thresholds)
+        np.testing.assert_array_equal(found.by_patient.verdicts[here], expected)
+        here = found.image_folds == fold
+        said = by_others.apply([[0.0, logit + more] for *_, logit in cases for _, more in IMAGES])
+        np.testing.assert_allclose(found.by_image.probabilities[here], said)
+        np.testing.assert_array_equal(found.by_image.verdicts[here], verdicts_of(said, thresholds))
+        assert [found.images[row] for row in np.flatnonzero(here)] == [
+            f"{patient}{name}.png" for patient, *_ in cases for name, _ in IMAGES
+        ]
 
 
 def test_what_the_images_alone_say_is_calibrated_as_all_is() -> None:
@@ -94,9 +123,9 @@ def test_the_bundle_is_calibrated_on_the_first_repeat_alone() -> None:
     _, alone = calibrate(first, PRIOR)
     assert calibration == alone
     logits = [[0.0, logit] for fold in (0, 1) for *_, logit in drawn(3, fold)]
-    assert calibration.chosen == choose_calibration(logits, [i % 2 for i in range(20)] * 2, PRIOR)
-    assert isinstance(calibration.conformal, ConformalThresholds)
-    assert calibration.conformal.counts == (20, 20)
+    labels = [i % 2 for i in range(20)] * 2
+    assert calibration.chosen == choose_calibration(logits, labels, PRIOR)
+    assert calibration.conformal == fit(calibration.chosen.calibration.apply(logits), labels, 0.9)
     assert len(found.by_patient.patients) == 80
 
 
@@ -115,4 +144,6 @@ def test_the_files_name_every_patient_and_image_once_a_repeat() -> None:
     first = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
     assert first["patient"] == "P000"
     assert float(first["p_a"]) + float(first["p_b"]) == pytest.approx(1, abs=2e-6)
-    assert oof_images_csv(found, ("a", "b")).splitlines()[0] == "patient,repeat,fold,image,label,p_a,p_b,verdict"
+    lines = oof_images_csv(found, ("a", "b")).splitlines()
+    assert lines[0] == "patient,repeat,fold,image,label,p_a,p_b,verdict"
+    assert [line.split(",")[3] for line in lines[1:5]] == ["P000a.png", "P000b.png", "P001a.png", "P001b.png"]

@@ -49,15 +49,18 @@ def test_a_second_audit_reads_no_picture_and_says_the_same(cache: Path, tmp_path
     assert cache.is_file()
 
 
-def test_other_files_of_the_same_pixels_are_audited_anew(cache: Path, tmp_path: Path) -> None:
+def test_copies_are_known_and_other_files_of_the_same_pixels_are_audited_anew(cache: Path, tmp_path: Path) -> None:
     made = entries(4, (6, 6), views=1)
     seen: list[int] = []
     audit(write_cohort_of(tmp_path / "a", made))
-    cohort = write_cohort_of(tmp_path / "b", made)
-    audit(cohort, progress=lambda done, _: seen.append(done))
+    audit(write_cohort_of(tmp_path / "b", made), progress=lambda done, _: seen.append(done))
     assert seen == []
-    audit(cohort, roi="box", progress=lambda done, _: seen.append(done))
+    otherwise = [{**entry, "image": entry["image"].replace(".png", ".bmp")} for entry in made]
+    cohort = write_cohort_of(tmp_path / "c", otherwise)
+    audit(cohort, progress=lambda done, _: seen.append(done))
     assert seen == [12]
+    audit(cohort, roi="box", progress=lambda done, _: seen.append(done))
+    assert seen == [12, 12]
     assert cache.is_file()
 
 
