@@ -140,11 +140,20 @@ def test_lesions_survive_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["{", "[[1, 2, 3, 4]]", '{"box": [1, 2, 3, 4]}', "5", '[{"box": [1, 2, 3]}]', '[{"outline": [[1]]}]', "[{}]"],
+    ("text", "message"),
+    [
+        ("{", "line 1 column 2"),
+        ("[[1, 2, 3, 4]]", r"expected a list of \{"),
+        ('{"box": [1, 2, 3, 4]}', r"expected a list of \{"),
+        ("5", r"expected a list of \{"),
+        ('[{"box": [1, 2, 3]}]', "expected 4, got 3"),
+        ('[{"outline": [[1]]}]', "expected 2, got 1"),
+        ('[{"box": [3, 2, 1, 4]}]', "expected left < right and top < bottom"),
+        ("[{}]", "expected a box, an outline, or both, got neither"),
+    ],
 )
-def test_other_json_is_not_taken_for_lesions(text: str) -> None:
-    with pytest.raises(ValueError, match=r".+"):
+def test_other_json_is_not_taken_for_lesions(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         lesions_from_json(text)
 
 

@@ -91,7 +91,9 @@ def test_affine_of_two_classes_is_platts_scaling() -> None:
 
 def test_the_mix_of_classes_in_the_cohort_does_not_matter() -> None:
     # A bias makes one class harder than the other, so that unless classes weigh alike their mix would matter.
-    found = [_temperature(*_simulated(temperature=2.0, share=share, n=40_000, seed=1, bias=0.8)) for share in (0.5, 0.9)]
+    found = [
+        _temperature(*_simulated(temperature=2.0, share=share, n=40_000, seed=1, bias=0.8)) for share in (0.5, 0.9)
+    ]
     assert found[1].temperature == pytest.approx(found[0].temperature, rel=0.03)
     unbiased = _temperature(*_simulated(temperature=2.0, share=0.9, n=40_000, seed=1))
     assert unbiased.temperature == pytest.approx(2.0, rel=0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +17,7 @@ from osteoscope.evaluation.conformal import Refused
 from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Lesion
 from osteoscope.inference.engine import Judgement, Member, MemberEngine, PlaneReadings
-from osteoscope.inference.predict import prepare_case
 from osteoscope.inference.predictor import Predictor, load_predictor
-from osteoscope.inference.radiographs import PreparedRadiographs, prepare_pixels, read_pixels
 from osteoscope.inference.robustness import Condition, disturbed_logits
 
 if TYPE_CHECKING:
@@ -44,23 +43,36 @@ def test_strength_0_is_what_the_bundle_says_anyway(predictor: Predictor, some: l
         assert list(disturbed_logits(predictor, case, nothing, seed=0)) == [expected]
 
 
-def test_decoded_pixels_are_prepared_as_cases_are(predictor: Predictor, some: list[Case]) -> None:
-    for case in some:
-        decoded = [read_pixels(image) for image in case.images]
-        expected = prepare_case(case, predictor.preparation)
-        assert isinstance(expected, PreparedRadiographs)
-        found = prepare_pixels(decoded, [image.lesions for image in case.images], predictor.preparation)
-        np.testing.assert_array_equal(found.planes, expected.planes)
-        assert found.squares == expected.squares
+def case_of(path: Path, pixels: NDArray[np.uint8], *lesions: Lesion) -> Case:
+    Image.fromarray(pixels).save(path)
+    image = CaseImage(
+        image=path.name,
+        path=path,
+        pixel_sha256=pixel_sha256(read_picture(path).read()[0]),
+        rows=pixels.shape[0],
+        columns=pixels.shape[1],
+        modality="radiograph",
+        lesions=lesions,
+    )
+    return Case(patient="P", label=None, images=(image,))
 
 
-def test_a_shifted_lesion_is_read_where_it_went(predictor: Predictor, some: list[Case]) -> None:
+def test_a_shifted_lesion_is_read_where_it_went(predictor: Predictor, tmp_path: Path) -> None:
     """Read round the lesion, a shift that leaves the whole crop in the picture changes nothing."""
-    pixels = np.random.default_rng(0).random((96, 96)).astype(np.float32)
-    here, there = Lesion(box=(40, 40, 60, 60)), Lesion(box=(33, 45, 53, 65))
-    moved = np.roll(pixels, (5, -7), axis=(0, 1))
-    planes = prepare_pixels([pixels, moved], [[here], [there]], predictor.preparation).planes
-    np.testing.assert_allclose(planes[0], planes[1], atol=1e-6)
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 96), dtype=np.uint8)
+    # With a margin of 0.2 the crop is 28 pixels wide, and 34 from every side; 20 % are 19 pixels in some direction.
+    case = case_of(tmp_path / "a.png", pixels, Lesion(box=(38, 38, 58, 58)))
+    assert (predictor.preparation.roi, predictor.preparation.margin) == ("box", 0.2)
+    conditions = [Condition(disturbance="shift", strength=strength) for strength in (0.0, 10.0, 20.0)]
+
+    def said(preparation: PreparationConfig) -> list[tuple[float, ...]]:
+        return list(disturbed_logits(replace(predictor, preparation=preparation), case, conditions, seed=0))
+
+    still, *moved = said(predictor.preparation)
+    np.testing.assert_allclose(moved, [still] * 2, atol=1e-5)
+    # The picture did move: read as a whole, it says something else.
+    whole = said(predictor.preparation.model_copy(update={"roi": "none"}))
+    assert min(np.abs(np.subtract(one, whole[0])).max() for one in whole[1:]) > 1e-3
 
 
 def test_every_condition_has_its_answer_in_order(predictor: Predictor, some: list[Case]) -> None:
@@ -98,17 +110,7 @@ def dark_with_a_bright_patch(tmp_path: Path) -> Case:
     """A picture of 128 x 128 pixels with a patch of 32 x 32, which is not in its middle and is not annotated."""
     pixels = np.zeros((128, 128), dtype=np.uint8)
     pixels[16:48, 64:96] = 255
-    path = tmp_path / "a.png"
-    Image.fromarray(pixels).save(path)
-    image = CaseImage(
-        image="a.png",
-        path=path,
-        pixel_sha256=pixel_sha256(read_picture(path).read()[0]),
-        rows=128,
-        columns=128,
-        modality="radiograph",
-    )
-    return Case(patient="P", label=None, images=(image,))
+    return case_of(tmp_path / "a.png", pixels)
 
 
 @pytest.mark.parametrize(

@@ -486,7 +486,7 @@ def test_while_one_process_learns_another_is_refused_and_when_it_is_killed_the_n
 # What the folds make of it.
 
 
-def test_every_fold_starts_from_what_was_learnt(
+def test_every_fold_starts_from_what_was_learnt_and_is_given_no_patient_that_it_tests(
     images: list[Auxiliary], cohort_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt = learnt_from(images)
@@ -494,12 +494,14 @@ def test_every_fold_starts_from_what_was_learnt(
     cases = cases_of(read_cohort(cohort_folder))
     folds = make_folds(cases, folds=2, repeats=1, seed=0, classes=("a", "b"))
     begun: list[dict[str, Tensor]] = []
+    shown: list[set[str]] = []
 
     class EnoughError(Exception):
         """Enough has been seen."""
 
     def look(network: TumourNetwork, plan: FitPlan, **_: object) -> None:
         begun.append({name: tensor.clone() for name, tensor in network.encoder.state_dict().items()})
+        shown.append({cases[place].patient for place in plan.cases})
         raise EnoughError
 
     monkeypatch.setattr(fold, "fit", look)
@@ -511,6 +513,9 @@ def test_every_fold_starts_from_what_was_learnt(
     assert set(taught) == set(expected)
     assert all(torch.equal(taught[name], expected[name]) for name in expected)
     assert not torch.equal(fresh["trunk.stem.0.weight"], expected["trunk.stem.0.weight"])
+    # The first of two folds tests half of 24 patients, 6 of each class.
+    tested = set(folds.test_patients(0, 0))
+    assert all(len(patients) == 12 and patients.isdisjoint(tested) for patients in shown)
 
 
 def test_what_was_learnt_is_the_average_over_the_steps_and_not_the_last(images: list[Auxiliary]) -> None:

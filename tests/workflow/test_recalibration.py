@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import re
+import runpy
+import textwrap
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +19,13 @@ from osteoscope import workflow
 from osteoscope.bundle.load import load_bundle, read_recalibration_cases, read_training_cases
 from osteoscope.cohort.table import cases, read_cohort, write_cohort
 from osteoscope.errors import BundleError, CohortError, ConfigError, StorageError
-from osteoscope.evaluation.calibration import choose_calibration, cross_fitted, stratified_folds
+from osteoscope.evaluation.calibration import choose_calibration, stratified_folds
 from osteoscope.evaluation.conformal import ConformalThresholds
 from osteoscope.evaluation.conformal import fit as fit_conformal
 from osteoscope.inference.predictor import load_predictor, verdicts_of
 from osteoscope.workflow.recalibrating import RecalibrationSummary, recalibrate
 from osteoscope.workflow.robustness import sweep_robustness
 from osteoscope.workflow.unseen import check_unseen
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OS, GCT = "osteosarcoma", "giant_cell_tumor"
 
@@ -298,14 +299,15 @@ def test_a_changed_byte_in_the_new_bundle_is_found(made: RecalibrationSummary, t
         load_bundle(folder)
 
 
-def test_cross_fitting_needs_no_more_than_the_public_names() -> None:
-    """The example of docs/calibration.md."""
-    logits = np.random.default_rng(1).normal(size=(40, 2))
-    labels = np.arange(40) % 2
-    fitted = cross_fitted(
-        logits,
-        labels,
-        folds=stratified_folds(labels, 5),
-        fit=lambda some, truth: choose_calibration(some, truth, (0.5, 0.5)).calibration,
-    )
-    assert fitted.probabilities.shape == (40, 2)
+def test_the_example_of_the_documentation_does_what_it_says(tmp_path: Path) -> None:
+    documented = Path(__file__).parents[2] / "docs" / "calibration.md"
+    (example,) = re.findall(r"^## In Python\n((?:    .*\n|\n)+)", documented.read_text(encoding="utf-8"), re.MULTILINE)
+    script = tmp_path / "example.py"
+    script.write_text(textwrap.dedent(example).replace("\ncross_fitted(", "\nfitted = cross_fitted("), encoding="utf-8")
+    rng = np.random.default_rng(1)
+    given = {"logits": rng.normal(size=(40, 2)), "labels": np.arange(40) % 2, "new_logits": rng.normal(size=(3, 2))}
+    made = runpy.run_path(str(script), init_globals=given)
+    assert [field.name for field in fields(made["chosen"].calibration)] == ["method", "temperature", "bias", "prior"]
+    assert set(made["chosen"].losses) == {"none", "temperature", "affine"}
+    assert made["fitted"].shape == (40, 2)
+    np.testing.assert_allclose(made["fitted"].sum(axis=1), 1)

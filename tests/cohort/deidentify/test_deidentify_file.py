@@ -181,10 +181,7 @@ def test_a_value_of_a_wrong_representation_stays_only_if_it_can_name_nobody(
     tmp_path: Path, element: DataElement, left: str | None
 ) -> None:
     source = change(made(tmp_path), element=element)
-    try:
-        deidentify_file(source, tmp_path / "target.dcm", KEY)
-    except RefusedImageError:
-        return
+    deidentify_file(source, tmp_path / "target.dcm", KEY)
     content = (tmp_path / "target.dcm").read_bytes()
     assert b"nnamaria" not in content
     found = pydicom.dcmread(tmp_path / "target.dcm").get(element.tag)
