@@ -316,11 +316,12 @@ class TrainingConfig(_Settings):
     """Auxiliary images in a step, for each image of a case: every look is then judged by itself, and the classes are
     two kinds more among the others. 0 leaves them out."""
     closer_rehearsal: Annotated[float, Field(ge=0, le=16)] = 0.5
-    """As many of their squares in the `closer_epochs`, which teach where lesions are and nothing else, so that what was
-    learnt of lesions on parts of the body that no case shows is not forgotten there. 0 leaves them out, and so does a
+    """As many of them in the `closer_epochs`, which teach where lesions are and nothing else, so that what was learnt
+    of lesions on parts of the body that no case shows is not forgotten there. 0 leaves them out, and so does a
     `rehearsal` of 0."""
     lesion_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Weight of the loss by which the network learns where the annotated lesions are, and whether it looks at one."""
+    """Weight of the losses by which the network learns where the annotated lesions are, whether it looks at one, and to
+    say nothing of the class where it does not."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.98
     """Decay of the exponential average of the weights, which is what is kept; 0 keeps the last weights."""

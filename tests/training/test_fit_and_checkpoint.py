@@ -165,6 +165,9 @@ class Recorder(torch.nn.Module):
         logits = self.encoder.parameter.expand(len(membership), 2)
         return PatientReading(logits=logits, weights=membership.float())
 
+    def linear(self, vectors: torch.Tensor) -> torch.Tensor:
+        return self.encoder.parameter.expand(len(vectors), 2)
+
 
 def test_regions_and_images_without_one_are_in_their_cases_bag_and_every_case_is_in_one_bag_an_epoch(
     tmp_path: Path,

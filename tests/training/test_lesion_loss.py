@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from osteoscope.training.augment import Seen
-from osteoscope.training.lesion_loss import LARGEST_REMAINDER, lesion_loss, presence_loss
+from osteoscope.training.lesion_loss import LARGEST_REMAINDER, lesion_loss, presence_loss, silence_loss
 from osteoscope.training.planes import Kind
 
 # Covers all, half, none and a quarter of the cells of a 2 x 2 map.
@@ -115,3 +115,20 @@ def test_what_is_surely_wrong_is_dear_and_still_learnt_from() -> None:
 
 def test_a_network_that_weighs_all_planes_alike_is_not_asked() -> None:
     assert presence_loss(None, seen([Kind.REGION, Kind.ELSEWHERE], [0.4, 0.0])).item() == 0
+
+
+def test_where_no_lesion_is_seen_even_likelihoods_cost_nothing_and_others_their_divergence() -> None:
+    said = torch.tensor([[0.0, log(3)], [2.0, 2.0], [0.0, 5.0], [0.0, 5.0]], requires_grad=True)
+    kinds = [Kind.ELSEWHERE, Kind.ELSEWHERE, Kind.REGION, Kind.FIRST]
+    loss = silence_loss(said, seen(kinds, [0.0, LARGEST_REMAINDER - 0.01, 0.4, 0.0]))
+    (slope,) = torch.autograd.grad(loss, said)
+    # A half and a half beside a quarter and three quarters; the mean of two planes.
+    assert loss.item() == pytest.approx((0.5 * log(0.5 / 0.25) + 0.5 * log(0.5 / 0.75)) / 2, abs=1e-6)
+    assert (slope.abs().sum(dim=1) > 1e-6).tolist() == [True, False, False, False]
+    assert slope[0, 1] > 0 > slope[0, 0]
+
+
+def test_a_square_into_which_a_lesion_looks_may_speak() -> None:
+    said = torch.tensor([[0.0, 5.0]])
+    assert silence_loss(said, seen([Kind.ELSEWHERE], [LARGEST_REMAINDER + 0.01])).item() == 0
+    assert silence_loss(said, seen([Kind.ELSEWHERE], [LARGEST_REMAINDER - 0.01])).item() > 1

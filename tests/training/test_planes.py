@@ -13,7 +13,7 @@ from osteoscope.cohort.table import Case, CaseImage
 from osteoscope.config import PreparationConfig
 from osteoscope.errors import ImageError, InputError
 from osteoscope.imaging.picture import pixel_sha256, read_picture
-from osteoscope.imaging.prepare import Lesion
+from osteoscope.imaging.prepare import Lesion, Square, outline_mask
 from osteoscope.training import planes, room
 from osteoscope.training.planes import (
     NO_REGION,
@@ -56,12 +56,12 @@ def test_squares_are_cut_from_the_image_as_it_is_so_a_fine_pattern_in_the_lesion
     picture[880:904, 400:424] = np.where((rows + columns) % 2, 160, 40)
     store = load_images([written(tmp_path / "a.png", picture, Lesion(box=(400, 880, 424, 904)))], TWO_LOOKS)
     assert store.canvases.shape == store.lesions.shape
-    assert store.regions.tolist() == [[1, 2, 3]]
-    first, *regions = store.canvases[:4, 0].float().numpy()
-    # The first look reads 1600 pixels as 48, and the pattern is an even grey there. A square is at most 24 / 0.12 = 200
-    # pixels wide, which makes two pixels of each field of 8.
-    assert np.ptp(first) < 0.02
-    assert min(map(np.ptp, regions)) > 0.1
+    assert store.regions.tolist() == [[1, 2, 3, 4]]
+    first, one, closer, other, _ = store.canvases[:5, 0].float().numpy()
+    # The first look reads 1600 pixels as 48, and the pattern is an even grey there. A square round the lesion is at
+    # most 24 / 0.12 = 200 pixels wide, which makes two pixels of each field of 8; one as it judges, a third of 1600.
+    assert np.ptp(first) < 0.02 < np.ptp(closer)
+    assert min(np.ptp(one), np.ptp(other)) > 0.1
 
 
 def test_a_lesion_is_marked_exactly_where_its_outline_is(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_lesion_is_marked_exactly_where_its_outline_is(tmp_path: Path) -> None
     np.testing.assert_array_equal(store.lesions[0, 0], expected)
     # The others show what `squares_round` gives for this image, and half as much again.
     rng = np.random.default_rng(int(pixel_sha256(read_picture(tmp_path / "a.png").read()[0])[:16], 16))
-    for mask, drawn in zip(store.lesions[1:4, 0].numpy(), squares_round((96, 96), [square], rng), strict=True):
+    for mask, drawn in zip(store.lesions[1:5, 0].numpy(), squares_round((96, 96), [square], rng), strict=True):
         step = drawn.side / 48
         columns, rows = (start - drawn.side / 4 + (np.arange(72) + 0.5) * step for start in (drawn.left, drawn.top))
         inside = np.logical_and.outer((rows > 40) & (rows < 70), (columns > 20) & (columns < 60))
@@ -119,12 +119,20 @@ def test_an_image_without_an_annotation_has_no_squares_and_nothing_marked(tmp_pa
     assert not store.lesions[1].any()
 
 
+def no_further_beyond_than_it_must(square: Square, shape: tuple[int, int]) -> bool:
+    ends = [(square.top, square.top + square.side), (square.left, square.left + square.side)]
+    return all(
+        (start >= -1e-9 and end <= extent + 1e-9) or (start <= 1e-9 and end >= extent - 1e-9)
+        for (start, end), extent in zip(ends, shape, strict=True)
+    )
+
+
 @pytest.mark.parametrize("shape", [(400, 400), (1200, 300), (300, 1200)])
-def test_a_lesion_is_anywhere_in_its_squares_which_are_of_all_sizes(shape: tuple[int, int]) -> None:
-    rows, columns = shape
+def test_a_lesion_is_anywhere_in_half_of_its_squares_which_are_of_all_sizes(shape: tuple[int, int]) -> None:
     lesions = [Lesion(box=(100, 200, 130, 240)), Lesion(box=(250, 40, 270, 50))]
-    squares = [square for seed in range(400) for square in squares_round(shape, lesions, np.random.default_rng(seed))]
-    assert len(squares) == 400 * SQUARES_ROUND
+    drawn = [squares_round(shape, lesions, np.random.default_rng(seed)) for seed in range(600)]
+    assert {len(of_image) for of_image in drawn} == {SQUARES_ROUND}
+    squares = [square for of_image in drawn for square in of_image[::2]]
     held = np.zeros(2, dtype=int)
     shares, places = [], []
     for square in squares:
@@ -135,9 +143,7 @@ def test_a_lesion_is_anywhere_in_its_squares_which_are_of_all_sizes(shape: tuple
         ]
         assert any(inside)
         held += inside
-        # Beside the image no more is shown than a square that is larger than it must.
-        for start, end, extent in [(square.left, right, columns), (square.top, bottom, rows)]:
-            assert (start >= -1e-9 and end <= extent + 1e-9) or (start <= 1e-9 and end >= extent - 1e-9)
+        assert no_further_beyond_than_it_must(square, shape)
         if inside == [True, False]:
             shares.append(40 / square.side)
             places.append(((115 - square.left) / square.side, (220 - square.top) / square.side))
@@ -149,6 +155,44 @@ def test_a_lesion_is_anywhere_in_its_squares_which_are_of_all_sizes(shape: tuple
     assert spread.min() > 0
     assert spread.max() < 1
     assert (np.ptp(spread, axis=0) > 0.6).all()
+
+
+@pytest.mark.parametrize("shape", [(900, 900), (900, 500)])
+def test_the_other_half_show_what_a_square_that_judges_may_show_of_it(shape: tuple[int, int]) -> None:
+    # An L as high and as wide as a third of the longer side.
+    wide = max(shape) / 3
+    bar = [
+        (150, 150),
+        (190, 150),
+        (190, 140 + wide),
+        (150 + wide, 140 + wide),
+        (150 + wide, 150 + wide),
+        (150, 150 + wide),
+    ]
+    corner = Lesion(outline=tuple(bar))
+    of_seeds = [squares_round(shape, [corner], np.random.default_rng(seed)) for seed in range(300)]
+    squares = [square for of_image in of_seeds for square in of_image[1::2]]
+    assert len(squares) == 300 * SQUARES_ROUND / 2
+    mask = outline_mask(shape, [corner])
+    held = []
+    for square in squares:
+        assert no_further_beyond_than_it_must(square, shape)
+        top, left, side = round(square.top), round(square.left), round(square.side)
+        held.append(mask[max(0, top) : top + side, max(0, left) : left + side].sum() / mask.sum())
+    sides = np.array([square.side for square in squares]) / wide
+    assert (sides.min(), sides.max()) == (pytest.approx(np.exp(-0.3), rel=0.03), pytest.approx(np.exp(0.3), rel=0.03))
+    # Some of it in all of them, next to all of it in few, and less than half in many.
+    assert min(held) > 0
+    assert np.mean(np.array(held) < 0.5) > 0.2
+    assert 0 < np.mean(np.array(held) > 0.95) < 0.5
+
+
+def test_a_lesion_thinner_than_a_hair_has_squares_too() -> None:
+    hair = Lesion(outline=((50, 50), (150, 50.0001), (150, 50.0002)))
+    for square in squares_round((200, 200), [hair], np.random.default_rng(0)):
+        assert square.left < 150
+        assert square.left + square.side > 50
+        assert square.top <= 50 <= square.top + square.side
 
 
 def test_other_parts_of_an_image_are_about_as_large_as_asked_within_it_and_without_the_lesion() -> None:
@@ -169,11 +213,21 @@ def test_other_parts_of_an_image_are_about_as_large_as_asked_within_it_and_witho
         right, bottom = square.left + square.side, square.top + square.side
         shared = max(0, min(right, 120) - max(square.left, 80)) * max(0, min(bottom, 130) - max(square.top, 90))
         assert shared <= 0.1 * 40 * 40
-        for start, end in [(square.left, right), (square.top, bottom)]:
-            assert min(end, 200) - max(start, 0) >= square.side * 2 / 3 - 1e-9
+        assert no_further_beyond_than_it_must(square, (200, 200))
     # All over the picture.
     assert min(square.left for square in squares) < 10
     assert max(square.top + square.side for square in squares) > 190
+
+
+def test_what_is_shown_beside_an_image_does_not_tell_squares_with_the_lesion_from_others() -> None:
+    pixels = np.random.default_rng(0).random((300, 80), dtype=np.float32)
+    lesion = Lesion(box=(20, 30, 60, 60))
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        with_it = squares_round((300, 80), [lesion], rng)
+        others = squares_elsewhere(pixels, [lesion], [square.side for square in with_it], rng)
+        assert others
+        assert all(no_further_beyond_than_it_must(square, (300, 80)) for square in [*with_it, *others])
 
 
 def test_there_is_no_other_part_where_the_lesion_leaves_no_room_or_all_else_is_even() -> None:

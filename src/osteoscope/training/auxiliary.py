@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from osteoscope.training.questions import Answers, QuestionLogits
     from osteoscope.training.weights import Start
 
-VERSION = 4
+VERSION = 5
 """Of what is learnt and how: another version learns anew."""
 
 _WEIGHTS = "weights.safetensors"

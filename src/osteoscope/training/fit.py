@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from osteoscope.training.augment import see
 from osteoscope.training.epochs import Descent, first_weights, learning_rate, run_epochs
-from osteoscope.training.lesion_loss import lesion_loss, presence_loss
+from osteoscope.training.lesion_loss import lesion_loss, presence_loss, silence_loss
 from osteoscope.training.planes import Kind
 from osteoscope.training.questions import question_loss
 from osteoscope.training.rehearsal import beside
@@ -108,6 +108,8 @@ class _Read(NamedTuple):
     """(planes, h, w)."""
     presence: Tensor | None
     """(planes,), the logit of each showing a lesion."""
+    alone: Tensor
+    """(planes, classes), what each plane says by itself."""
     answers: QuestionLogits | None
     """Of all planes."""
 
@@ -126,6 +128,7 @@ class _Pupil(nn.Module):
             logits=self.network.head.of_images(reading.scores, reading.vectors, membership).logits,
             lesions=reading.lesions,
             presence=self.network.encoder.presence(reading.vectors),
+            alone=self.network.head.linear(reading.vectors),
             answers=None if self.questions is None else self.questions(reading.vectors),
         )
 
@@ -136,15 +139,15 @@ def fit(
     """Fit the network in place, going on from a checkpoint in `folder` if there is one.
 
     The loss is cross-entropy with logit adjustment (Menon et al., ICLR 2021): the logarithm of each class's share of
-    the training patients is added to the logits, so that what the network learns is free of the class prior, and a
-    rare class is not drowned. The class is learnt from whole images and, where lesions are annotated, from squares
-    that hold one; from both the network learns where lesions are (`lesion_loss`), and from other parts of the same
-    images what is none (`presence_loss`). Of a volume the class is learnt from the planes that show the lesion, and
-    from the others what is none; of several modalities, from all of them in one bag. With a rehearsal, auxiliary
-    images lie beside the cases in every step, every look but those elsewhere is judged by itself, and the classes are
-    kinds among their kinds. Where `closer_epochs` says so, it then goes on from the averaged weights with squares that
-    hold a lesion alone (`FitPlan.closer`). No labelled patient outside of `plan.cases` is looked at; nothing is
-    selected by results.
+    the training patients is added to the logits, so that what the network learns is free of the class prior, and a rare
+    class is not drowned. The class is learnt from whole images and, where lesions are annotated, from squares that hold
+    one; from both the network learns where lesions are (`lesion_loss`), and from other parts of the same images what is
+    none (`presence_loss`), and to say nothing of the class there (`silence_loss`). Of a volume the class is learnt from
+    the planes that show the lesion, and from the others what is none; of several modalities, from all of them in one
+    bag. With a rehearsal, auxiliary images lie beside the cases in every step, every look but those elsewhere is judged
+    by itself, and the classes are kinds among their kinds. Where `closer_epochs` says so, it then goes on from the
+    averaged weights with squares that hold a lesion alone (`FitPlan.closer`). No labelled patient outside of
+    `plan.cases` is looked at; nothing is selected by results.
 
     Parameters
     ----------
@@ -256,7 +259,7 @@ class _Fitter:
         read: _Read = self.descent.wrapped(seen.planes, batch.membership)
         logits = read.logits.float()
         loss = lesion_loss(read.lesions.float(), seen.lesions, seen.marked) + presence_loss(read.presence, seen)
-        loss = settings.lesion_weight * loss
+        loss = settings.lesion_weight * (loss + silence_loss(read.alone.float(), seen))
         smoothing = settings.label_smoothing
         if batch.answers is None or read.answers is None:
             loss = loss + functional.cross_entropy(logits + self._log_prior, batch.labels, label_smoothing=smoothing)

@@ -1,7 +1,8 @@
-"""How far what a network holds to be lesion is from the outline, and from what it looks at."""
+"""How far what a network holds to be lesion is from the outline and what it looks at, and what it says elsewhere."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from torch.nn import functional
@@ -68,9 +69,42 @@ def presence_loss(logits: Tensor | None, seen: Seen) -> Tensor:
     """
     if logits is None:
         return seen.lesions.new_zeros(())
-    kinds = seen.kinds.to(logits.device)
-    little = seen.lesions.mean(dim=(1, 2, 3)) < LARGEST_REMAINDER
-    region, elsewhere = kinds == Kind.REGION, (kinds == Kind.ELSEWHERE) & little
-    asked = region | elsewhere
+    region = seen.kinds.to(logits.device) == Kind.REGION
+    asked = region | _shows_none(seen)
     entropy = functional.binary_cross_entropy_with_logits(logits, region.float(), reduction="none")
     return (entropy * asked).sum() / asked.sum().clamp_min(1)
+
+
+def silence_loss(logits: Tensor, seen: Seen) -> Tensor:
+    """Divergence from saying nothing of the class where there is no lesion to be seen.
+
+    What judges is read of all parts of an image, and most of them show no lesion. Where they are never asked they
+    speak of the class as loudly as the lesion does.
+
+    Parameters
+    ----------
+    logits
+        (planes, classes) of each plane by itself, without the class prior.
+    seen
+        The planes: asked of are squares elsewhere, and planes of a volume that do not show its lesion, but none into
+        which a lesion still looks.
+
+    Returns
+    -------
+    Tensor
+        A scalar, the mean Kullback-Leibler divergence of the classes' probabilities from even ones: 0 where all are
+        even, or no plane is asked of.
+
+    References
+    ----------
+    Hendrycks D, Mazeika M, Dietterich T. Deep anomaly detection with outlier exposure. ICLR 2019.
+    """
+    asked = _shows_none(seen)
+    divergence = -functional.log_softmax(logits, dim=1).mean(dim=1) - math.log(logits.shape[1])
+    return (divergence * asked).sum() / asked.sum().clamp_min(1)
+
+
+def _shows_none(seen: Seen) -> Tensor:
+    """Tell which planes, (planes,), look elsewhere, and show next to nothing of a lesion."""
+    little = seen.lesions.mean(dim=(1, 2, 3)) < LARGEST_REMAINDER
+    return (seen.kinds.to(little.device) == Kind.ELSEWHERE) & little

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from osteoscope.imaging.prepare import Square, lesion_on_plane, outline_mask, resample, square_to_read
-from osteoscope.inference.radiographs import lesions_on, read_pixels
+from osteoscope.inference.radiographs import CLOSER, lesions_on, read_pixels
 from osteoscope.processes import readers
 from osteoscope.training import room
 from osteoscope.training.device import memory_of
@@ -31,7 +31,7 @@ CANVAS_SCALE = 1.5
 
 NO_REGION = -1
 
-SQUARES_ROUND, SQUARES_ELSEWHERE = 3, 3
+SQUARES_ROUND, SQUARES_ELSEWHERE = 4, 3
 """Squares with the lesion, and without it, that are kept of each image; drawn once, and shifted and scaled when looked
 at."""
 
@@ -39,8 +39,13 @@ LESION_SHARES = (0.12, 0.7)
 """Least and largest share of a square's side that the lesion in it takes. A lesion of an image that is looked at whole
 may be a few pixels wide, and the next one half of what is seen: what is drawn in between is of all sizes."""
 
-# A square is never smaller than this, in pixels of the image, since there is no more in it to be seen.
+# A square that holds all of a lesion is never smaller than this, in pixels of the image, since there is no more in it
+# to be seen.
 _SMALLEST_ROUND = 48.0
+# The side of a square as they judge differs from that of a closer look by up to this in its logarithm.
+_SIDES_CLOSER = 0.3
+# Rows and columns of the grid on whose marked places a point of a lesion is drawn.
+_POINTS = 32
 # A square without the lesion holds no more of its box than this; what still shows of it is seen on the mask.
 _LARGEST_OVERLAP = 0.1
 # Its side, beside that of a square with the lesion, differs by up to this in its logarithm.
@@ -56,7 +61,7 @@ class Kind(IntEnum):
     FIRST = 0
     """All of an image, or a plane of a volume in which no lesion is annotated."""
     REGION = 1
-    """A square with the lesion anywhere in it, large or small; of a volume, a plane that shows the lesion."""
+    """A square that shows the lesion or a part of it, large or small; of a volume, a plane that shows the lesion."""
     ELSEWHERE = 2
     """A square of the same image without the lesion; of a volume, a plane that does not show the lesion."""
 
@@ -203,38 +208,58 @@ def _canvases(image: CaseImage, preparation: PreparationConfig) -> _OfImage:
 
 
 def squares_round(shape: tuple[int, int], lesions: Sequence[Lesion], rng: np.random.Generator) -> list[Square]:
-    """Draw squares that hold a lesion, anywhere in them.
+    """Draw squares that show a lesion: by turns all of it anywhere in them, and as much as a square that judges may.
 
     Parameters
     ----------
     shape
         (rows, columns) of the image.
     lesions
-        One or more, of which each square holds one that is drawn.
+        One or more, of which each square shows one that is drawn.
     rng
         Decides on the lesions, the sides and the places.
 
     Returns
     -------
-    `SQUARES_ROUND`. The lesion's longer side is one of `LESION_SHARES` of the square's, log-uniformly, but no square is
-    longer than the image; it reaches beyond the image no further than it has to.
+    `SQUARES_ROUND`, none longer than the image, and none that reaches beyond the image further than it has to. In the
+    first and every other one the lesion's longer side is one of `LESION_SHARES` of the square's, log-uniformly. The
+    others are about as wide as a closer look (`osteoscope.inference.radiographs.CLOSER`), with some point of the
+    lesion in the middle half of their sides, unless the edge of the image is in the way.
     """
-    rows, columns = shape
+    drawn = [lesions[place] for place in rng.integers(len(lesions), size=SQUARES_ROUND).tolist()]
+    return [
+        _as_read_closely(lesion, shape, rng) if number % 2 else _with_all_of(lesion, shape, rng)
+        for number, lesion in enumerate(drawn)
+    ]
 
-    def start(low: float, high: float, side: float, extent: int) -> float:
-        anywhere = rng.uniform(high - side, low)
-        return float(np.clip(anywhere, min(0, extent - side), max(0, extent - side)))
 
-    squares = []
-    for _ in range(SQUARES_ROUND):
-        left, top, right, bottom = lesions[int(rng.integers(len(lesions)))].bounds("outline")
-        longer = max(right - left, bottom - top)
-        share = float(np.exp(rng.uniform(*np.log(LESION_SHARES))))
-        side = min(max(longer / share, _SMALLEST_ROUND), max(shape))
-        squares.append(
-            Square(left=start(left, right, side, columns), top=start(top, bottom, side, rows), side=float(side))
-        )
-    return squares
+def _with_all_of(lesion: Lesion, shape: tuple[int, int], rng: np.random.Generator) -> Square:
+    left, top, right, bottom = lesion.bounds("outline")
+    share = float(np.exp(rng.uniform(*np.log(LESION_SHARES))))
+    side = float(min(max(max(right - left, bottom - top) / share, _SMALLEST_ROUND), max(shape)))
+    y, x = rng.uniform(bottom - side, top), rng.uniform(right - side, left)
+    return _within(shape, Square(left=x, top=y, side=side))
+
+
+def _as_read_closely(lesion: Lesion, shape: tuple[int, int], rng: np.random.Generator) -> Square:
+    left, top, right, bottom = lesion.bounds("outline")
+    box = Square(left=left, top=top, side=max(right - left, bottom - top))
+    marked = np.argwhere(outline_mask((_POINTS, _POINTS), [lesion_on_plane(lesion, box, _POINTS)]))
+    # What is thinner than the grid marks none of it.
+    place = marked[int(rng.integers(len(marked)))] if len(marked) else np.array([0, 0])
+    row, column = ((place + 0.5) * box.side / _POINTS).tolist()
+    side = max(shape) * CLOSER * float(np.exp(rng.uniform(-_SIDES_CLOSER, _SIDES_CLOSER)))
+    y, x = (rng.uniform(0.25, 0.75, size=2) * side).tolist()
+    return _within(shape, Square(left=left + column - x, top=top + row - y, side=side))
+
+
+def _within(shape: tuple[int, int], square: Square) -> Square:
+    """Move a square so that it reaches beyond an image, (rows, columns), no further than it has to."""
+    y, x = (
+        float(np.clip(start, min(0, extent - square.side), max(0, extent - square.side)))
+        for start, extent in zip((square.top, square.left), shape, strict=True)
+    )
+    return Square(left=x, top=y, side=square.side)
 
 
 def squares_elsewhere(
@@ -255,8 +280,9 @@ def squares_elsewhere(
 
     Returns
     -------
-    At most `SQUARES_ELSEWHERE`, each with at least two thirds of its sides in the image, and none of a part that is
-    nearly even, as what surrounds the patient is; none round a lesion that leaves no room.
+    At most `SQUARES_ELSEWHERE`, none that reaches beyond the image further than it has to, so that what is shown beside
+    an image does not tell them from those with a lesion; none of a part that is nearly even, as what surrounds the
+    patient is; none round a lesion that leaves no room.
     """
     corners = np.array([lesion.bounds("outline") for lesion in lesions])
     left, top = corners[:, :2].min(axis=0).tolist()
@@ -265,8 +291,8 @@ def squares_elsewhere(
     spread = pixels.std()
     for _ in range(_TRIALS):
         side = sides[int(rng.integers(len(sides)))] * float(np.exp(rng.uniform(-_SIDES_ELSEWHERE, _SIDES_ELSEWHERE)))
-        side = min(side, *pixels.shape)
-        y, x = (float(rng.uniform(-side / 3, extent - side * 2 / 3)) for extent in pixels.shape)
+        side = min(side, max(pixels.shape))
+        y, x = (float(rng.uniform(min(0, extent - side), max(0, extent - side))) for extent in pixels.shape)
         wide, high = min(right, x + side) - max(left, x), min(bottom, y + side) - max(top, y)
         shown = pixels[max(0, round(y)) : round(y + side), max(0, round(x)) : round(x + side)]
         apart = max(wide, 0) * max(high, 0) <= _LARGEST_OVERLAP * (right - left) * (bottom - top)

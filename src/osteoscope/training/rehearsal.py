@@ -47,15 +47,21 @@ class Rehearsal:
     """Whether what is known of images is asked; otherwise auxiliary ones teach where lesions are, and nothing else."""
 
     def closer(self, share: float) -> Rehearsal | None:
-        """Go on with squares that hold a lesion, so many for each image of a case, and ask nothing else of them."""
-        squares = self.augmentation.of_squares()
-        return replace(self, share=share, asked=False, augmentation=squares) if share else None
+        """Go on with so many for each image of a case, and ask of them where lesions are, and nothing else.
+
+        Some are still seen whole, since where lesions are in a whole image is what the first look is asked for.
+        """
+        return replace(self, share=share, asked=False) if share else None
 
     def heads(self, channels: int) -> QuestionHeads:
         """Build the answers to the questions from pooled maps of so many channels, as far as they were learnt."""
         heads = QuestionHeads(channels, self.lessons.answers)
         if self.learnt is not None:
             self.learnt.teach_questions(heads)
+            # What was learnt holds how frequent each kind is, which is added to the logits here (`log_shares`).
+            counts = self._images_of_kinds()
+            with torch.no_grad():
+                heads.kind.bias.sub_(torch.log((counts / counts.sum().clamp_min(1)).clamp_min(_SMALLEST_SHARE)))
         return heads
 
     def on(self, device: torch.device) -> Rehearsal:
@@ -94,12 +100,14 @@ class Rehearsal:
         classes
             (classes,), the share of each among the cases that are drawn.
         """
-        kinds = self.lessons.answers.kinds
-        counts = torch.bincount(kinds[kinds >= 0], minlength=max(1, len(self.lessons.answers.kind_names)))
         # Of an image whose kind is not known, it is not asked.
-        beside = self.share * counts / len(kinds)
+        beside = self.share * self._images_of_kinds() / len(self.lessons.answers.kinds)
         shares = torch.cat([classes, beside]) / (1 + beside.sum())
         return torch.log(shares.clamp_min(_SMALLEST_SHARE))
+
+    def _images_of_kinds(self) -> Tensor:
+        kinds = self.lessons.answers.kinds
+        return torch.bincount(kinds[kinds >= 0], minlength=max(1, len(self.lessons.answers.kind_names)))
 
 
 def rehearsal_of(
