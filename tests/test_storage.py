@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from osteoscope.errors import InputError, StorageError
-from osteoscope.storage import cache_folder, folder_written_whole, sha256_of_input, write_json, write_text
+from osteoscope.storage import (
+    cache_folder,
+    folder_written_whole,
+    refuse_existing,
+    sha256_of_input,
+    write_json,
+    write_text,
+)
 
 
 def test_the_cache_is_the_users_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +28,44 @@ def test_the_cache_is_the_users_unless_another_is_named(monkeypatch: pytest.Monk
     assert cache_folder() == Path("/some/cache/osteoscope")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "osteoscope"
+
+
+def test_without_a_home_the_cache_is_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("OSTEOSCOPE_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    with pytest.raises(OSError, match="Not a directory"):
+        cache_folder().mkdir(parents=True)
+
+
+def test_an_output_that_may_not_be_looked_at_is_refused_in_words() -> None:
+    with pytest.raises(StorageError, match="file name too long"):
+        refuse_existing(Path("x" * 300), kind="a cohort", marker="cohort.json", others=frozenset())
+
+
+def test_the_folder_that_a_command_runs_in_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for output in (Path(), Path("../" + tmp_path.name), tmp_path):
+        with pytest.raises(StorageError, match="the folder that this runs in") as refused:
+            refuse_existing(output, kind="a cohort", marker="cohort.json", others=frozenset())
+        assert refused.value.remedy
+
+
+def test_a_folder_that_cannot_be_moved_aside_leaves_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+
+    def busy(self: Path, target: Path) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "replace", busy)
+    with pytest.raises(StorageError, match="busy"), folder_written_whole(tmp_path / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_file_is_written_into_folders_that_are_made_for_it(tmp_path: Path) -> None:

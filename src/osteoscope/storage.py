@@ -30,11 +30,17 @@ _REMEDIES = {
 
 
 def cache_folder() -> Path:
-    """Find the user's cache: ``OSTEOSCOPE_CACHE`` if it is set, else ``osteoscope`` in the XDG cache folder."""
+    """Find the user's cache: ``OSTEOSCOPE_CACHE`` if it is set, else ``osteoscope`` in the XDG cache folder.
+
+    Without a home, as of a user whom the machine does not know, there is none: its path is one that cannot be made.
+    """
     own = os.environ.get("OSTEOSCOPE_CACHE")
     if own:
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "osteoscope"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "osteoscope"
+    except RuntimeError:
+        return Path(os.devnull) / "osteoscope"
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
@@ -164,8 +170,8 @@ def _replace_folder(source: Path, target: Path) -> None:
         source.replace(target)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    target.replace(aside / target.name)
     try:
+        target.replace(aside / target.name)
         source.replace(target)
     except BaseException:
         # An interruption, too, whether it came before the rename or behind it.
@@ -203,15 +209,20 @@ def refuse_existing(target: Path, *, kind: str, marker: str, others: frozenset[s
     Raises
     ------
     StorageError
-        If `target` is a file, or a folder that is not such an output, or holds something beside it.
+        If `target` is a file, or a folder that is not such an output, or holds something beside it, or that may not be
+        looked at.
     """
-    if not target.exists():
-        return
     remedy = "choose another folder with -o"
-    present = {path.name for path in target.iterdir()} if target.is_dir() else {target.name}
-    if target.is_dir() and not present:
-        return
-    if not target.is_dir() or marker not in present:
+    try:
+        is_folder = target.is_dir()
+        if is_folder and target.resolve() == Path.cwd():
+            raise StorageError("is the folder that this runs in, and cannot be replaced", path=target, remedy=remedy)
+        present = {path.name for path in target.iterdir()} if is_folder else set()
+        if not present and (is_folder or not target.exists()):
+            return
+    except OSError as error:
+        raise storage_error(error, target) from error
+    if marker not in present:
         raise StorageError(f"is already there and is not {kind}", path=target, remedy=remedy)
     for strange in sorted(present - {marker} - others):
         raise StorageError(f"holds {strange}, which is no part of {kind} and would be lost", path=target, remedy=remedy)

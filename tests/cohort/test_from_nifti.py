@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -15,12 +16,11 @@ from typer.testing import CliRunner
 from osteoscope.cli.main import app
 from osteoscope.cohort.from_nifti import read_nifti_folder
 from osteoscope.cohort.from_table import DEFAULT_SOURCE
+from osteoscope.cohort.nifti_folder import look_at_folder
 from osteoscope.cohort.table import cases, pseudonyms, read_cohort, write_cohort
 from osteoscope.errors import InputError, TableError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from osteoscope.cohort.table import Cohort
 
 OS, GCT = "osteosarcoma", "giant cell tumor"
@@ -283,6 +283,23 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, lines: tuple[str, 
     with pytest.raises(TableError, match=match) as fault:
         read_nifti_folder(folder, table(labels, *lines))
     assert fault.value.remedy
+
+
+def test_a_folder_that_cannot_be_looked_into_is_said_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "3").mkdir()
+    looked_into = os.scandir
+
+    def forbidden(path: str | Path) -> Any:
+        if Path(path).name == "3":
+            raise PermissionError(13, "Permission denied", str(path))
+        return looked_into(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(InputError, match="could not be looked into: permission denied") as refused:
+        look_at_folder(tmp_path)
+    assert refused.value.path == tmp_path / "3"
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:

@@ -286,6 +286,12 @@ def test_labels_that_differ_by_spelling_alone_are_refused(tmp_path: Path, images
         read_table(table_of(tmp_path, TABLE.replace("metastasis", "Chordoma")), images)
 
 
+def test_a_label_that_is_spelt_otherwise_than_a_class_is_no_other_kind_of_tumour(tmp_path: Path, images: Path) -> None:
+    table = table_of(tmp_path, TABLE.replace("17,sub/b.png,chordoma", "20,sub/b.png,Chordoma"))
+    with pytest.raises(TableError, match="'chordoma' and 'Chordoma' cannot be told apart by name"):
+        read_table(table, images, ["chordoma", "metastasis"])
+
+
 def test_an_empty_label_column_is_refused(tmp_path: Path, images: Path) -> None:
     refused(table_of(tmp_path, "patient,image,label\n17,a.png,\n"), images, "column 'label' is empty")
 
@@ -344,6 +350,30 @@ def test_all_images_that_cannot_be_used_are_told_of_at_once(tmp_path: Path, imag
         "d.png: the picture is blank",
     ):
         assert part in said
+
+
+def test_an_image_that_no_file_can_be_called_is_one_of_the_faulty_ones(tmp_path: Path, images: Path) -> None:
+    table = table_of(tmp_path, TABLE.replace("c.png", "c" * 300 + ".png"))
+    with pytest.raises(ImageError, match=r"1 of 4 images .* row 4, c+\.png: "):
+        read_table(table, images)
+
+
+def test_a_folder_of_images_whose_path_cannot_be_written_down_is_refused(tmp_path: Path, images: Path) -> None:
+    folder = images.rename(tmp_path / "r\udcff")
+    with pytest.raises(InputError, match="is no UTF-8"):
+        read_table(table_of(tmp_path, TABLE), folder)
+
+
+def test_however_places_are_spaced_and_ordered_they_are_the_same(tmp_path: Path, images: Path) -> None:
+    rows = ["17,a.png,chordoma,femur +tibia", "17,sub/b.png,chordoma,tibia + femur", "18,c.png,myeloma, tibia"]
+    text = "\n".join(["patient,image,label,site", *rows])
+    cohort = read_table(table_of(tmp_path, text), images)
+    assert cohort.frame.set_index("image")["site"].to_dict() == {
+        "a.png": "femur+tibia",
+        "sub/b.png": "femur+tibia",
+        "c.png": "tibia",
+    }
+    assert {case.site for case in cases(cohort)} == {"femur+tibia", "tibia"}
 
 
 def test_of_many_faulty_images_the_first_are_named(tmp_path: Path, images: Path) -> None:

@@ -149,6 +149,19 @@ def test_all_regions_of_a_name_that_is_given_count(
     assert_array_equal(region.marked, FURTHER | MARKED)
 
 
+def test_of_two_regions_of_one_name_the_one_whose_code_speaks_of_a_lesion_is_taken(
+    tmp_path: Path, volume: Volume
+) -> None:
+    regions = [
+        {"name": "ROI", "contours": contours(1), "kind": "GTV"},
+        {"name": "ROI", "contours": contours(2, 3, 4), "kind": "ORGAN"},
+    ]
+    path = write_structure_set(tmp_path / "rs.dcm", regions, frame=FRAME, series=SERIES)
+    marked = found(volume, path).marked
+    assert marked is not None
+    assert np.flatnonzero(marked.any(axis=(1, 2))).tolist() == [1]
+
+
 def test_segments_and_regions_that_cannot_be_told_are_said(
     tmp_path: Path, volume: Volume, slices: list[pydicom.Dataset]
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import openpyxl
@@ -75,6 +76,12 @@ def test_quotes_hold_separators_and_line_ends(tmp_path: Path) -> None:
     assert row.cells == {"a": "1,5", "b": "two\nlines"}
 
 
+def test_what_stands_in_a_quoted_name_of_a_column_separates_nothing(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, 'patient;image;label;"notes (site, side, grade, stage)"\n1;a.png;b;none\n')
+    (row,) = read_rows(path, ["patient", "image", "label"])
+    assert dict(row.cells)["notes (site, side, grade, stage)"] == "none"
+
+
 def test_a_cell_may_hold_a_long_outline(tmp_path: Path) -> None:
     outline = "1.5 " * 50_000
     (row,) = read_rows(csv_file(tmp_path, f"patient,outline\n1,{outline}\n"), ["patient"])
@@ -109,6 +116,32 @@ def test_a_damaged_workbook_or_parquet_file_is_refused(tmp_path: Path, suffix: s
     path = tmp_path / f"table{suffix}"
     path.write_bytes(b"patient,image\n1,a.png\n")
     refused(path, "is not a")
+
+
+def test_whatever_byte_of_a_workbook_or_parquet_file_is_wrong_it_is_read_or_refused(tmp_path: Path) -> None:
+    paths = [xlsx_file(tmp_path, HEADER, *LINES), tmp_path / "table.parquet"]
+    pd.DataFrame(LINES, columns=list(HEADER)).to_parquet(paths[1])
+    for path in paths:
+        whole, ends = path.read_bytes(), []
+        for place in range(0, len(whole), 23):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+            try:
+                ends.append(bool(read_rows(path, ())))
+            except TableError as fault:
+                ends.append(fault.path == path)
+        assert len(ends) > 50
+        assert all(ends)
+
+
+def test_a_workbook_that_openpyxl_stumbles_over_is_refused(tmp_path: Path) -> None:
+    path = xlsx_file(tmp_path, HEADER, *LINES)
+    with zipfile.ZipFile(path) as packed:
+        members = {name: packed.read(name) for name in packed.namelist()}
+    members["xl/styles.xml"] = members["xl/styles.xml"].replace(b"<fill>", b"<fill/><fill>", 1)
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    refused(path, "is not an .xlsx workbook")
 
 
 def test_another_encoding_is_refused_with_the_byte_unless_it_is_named(tmp_path: Path) -> None:

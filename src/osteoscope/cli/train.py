@@ -146,7 +146,8 @@ def _told(names: list[CovariateName] | None) -> list[Covariate] | None:
     """Take what the network is told; None where that is left to the cohort."""
     if names is None:
         return None
-    told = [cast("Covariate", name.value) for name in names if name is not CovariateName.NONE]
-    if told and len(told) < len(names):
+    once = list(dict.fromkeys(names))
+    told = [cast("Covariate", name.value) for name in once if name is not CovariateName.NONE]
+    if told and len(told) < len(once):
         raise typer.BadParameter("none cannot be named beside others", param_hint="--covariate")
     return told

@@ -26,9 +26,19 @@ from scipy.sparse.csgraph import connected_components
 
 from osteoscope.cohort.covariates import SITE_SEPARATOR
 from osteoscope.cohort.measure import Measured, Progress, measure_images
-from osteoscope.cohort.table import KIND_SEPARATOR, NORMAL, Cohort, LeftOut, Row, checked_classes, frame_of, pseudonyms
+from osteoscope.cohort.table import (
+    KIND_SEPARATOR,
+    NORMAL,
+    Cohort,
+    LeftOut,
+    Row,
+    checked_classes,
+    frame_of,
+    pseudonyms,
+    require_folder,
+)
 from osteoscope.cohort.tabular import TableRow, read_rows
-from osteoscope.errors import ImageError, InputError, TableError
+from osteoscope.errors import ImageError, TableError
 from osteoscope.imaging.labelme import read_scaled_labelme
 
 if TYPE_CHECKING:
@@ -164,8 +174,7 @@ def read_btxrd(folder: Path, classes: Sequence[str], progress: Progress | None =
 
 def _entries(folder: Path) -> list[_Entry]:
     """Rows of the table, sorted by image."""
-    if not folder.is_dir():
-        raise InputError("expected the archive's folder", path=folder, remedy="name the folder that holds dataset.csv")
+    require_folder(folder, missing="expected the archive's folder", remedy="name the folder that holds dataset.csv")
     table = next((folder / name for name in _TABLES if (folder / name).is_file()), folder / _TABLES[0])
     by_name = {path.name: path for path in sorted((folder / "images").glob("*")) if path.suffix.lower() in _SUFFIXES}
     # The table may name another suffix than the file has.

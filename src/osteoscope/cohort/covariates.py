@@ -85,7 +85,7 @@ class CovariateEncoder:
             names=tuple(names),
             age_mean=float(np.mean(ages)) if ages else 0.0,
             # One age, or one value of it, has no scale of its own.
-            age_sd=float(np.std(ages)) or 1.0 if ages else 1.0,
+            age_sd=float(np.std(ages)) if len(set(ages)) > 1 else 1.0,
             sites=_named(case.site for case in known),
             levels=_named(case.level for case in known),
             age_knots=_knots(ages),
@@ -224,3 +224,8 @@ def _encode_names(value: str | None, known: Sequence[str]) -> list[float]:
 def split_sites(site: str | None) -> list[str]:
     """Take the body sites, or the levels of the spine, that are joined in one value apart; there may be none."""
     return [name.strip() for name in (site or "").split(SITE_SEPARATOR) if name.strip()]
+
+
+def joined_sites(names: Iterable[str]) -> str | None:
+    """Join the names of body sites, or of levels of the spine, in one value, each once; None where there are none."""
+    return SITE_SEPARATOR.join(sorted(set(names))) or None

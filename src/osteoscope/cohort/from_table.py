@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from osteoscope.cohort.covariates import joined_sites, split_sites
 from osteoscope.cohort.measure import Measured, Progress, measure_images
 from osteoscope.cohort.table import (
     PROOFS,
@@ -19,7 +20,9 @@ from osteoscope.cohort.table import (
     lesion_of,
     lesions_from_json,
     pseudonyms,
+    require_folder,
     resolve_inside,
+    slug,
 )
 from osteoscope.cohort.tabular import TableRow, numbers_in, read_rows_in
 from osteoscope.errors import ImageError, InputError, TableError
@@ -135,8 +138,7 @@ def read_table(
     CohortError
         If there are fewer than two classes.
     """
-    if not images.is_dir():
-        raise InputError("the image folder is missing", path=images, remedy="name it with --images")
+    require_folder(images, missing="the image folder is missing", remedy="name it with --images")
     read = read_rows_in(table, REQUIRED, encoding)
     rows = check_rows(read, images, classes, source or DEFAULT_SOURCE)
     return cohort_of(rows, _all_measured(table, images, rows.entries, progress))
@@ -229,7 +231,9 @@ def cohort_of(
 def _entry(row: TableRow, images: Path, source: str) -> _Entry:
     mask = row.text("mask")
     study = row.text("study")
-    texts = {column: row.text(column) for column in ("site", "level", "view", "centre")}
+    texts = {column: row.text(column) for column in ("view", "centre")}
+    # However they are spaced or ordered, the same places are one value.
+    places = {column: joined_sites(split_sites(row.text(column))) for column in ("site", "level")}
     dates = {column: row.date(column) for column in ("image_date", "proof_date")}
     flags = {column: row.flag(column) for column in ("treated", "biopsied", "implant")}
     return _Entry(
@@ -242,6 +246,7 @@ def _entry(row: TableRow, images: Path, source: str) -> _Entry:
         lesions=_lesions(row),
         others={
             **texts,
+            **places,
             **dates,
             **flags,
             "study": None if study is None else pseudonyms(source, [study], prefix="S")[study],
@@ -326,6 +331,11 @@ def _chosen_classes(entries: Sequence[_Entry], classes: Sequence[str] | None) ->
             remedy = f"did you mean --class {close[0]!r}?" if close else "choose among the labels found"
             reason = f"no image has the label {name!r}; found {', '.join(map(repr, found))}"
             raise TableError(reason, path=path, remedy=remedy)
+    for name in set(found) - set(chosen):
+        like = next((one for one in chosen if slug(one) == slug(name)), None)
+        if like is not None:
+            reason = f"the labels {like!r} and {name!r} cannot be told apart by name, and one of them is a class"
+            raise TableError(reason, path=path, remedy="spell it the same everywhere")
     return chosen
 
 

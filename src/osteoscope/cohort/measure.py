@@ -99,9 +99,9 @@ def _measure(root: Path, image: str, mask: str | None) -> Measured | ImageError:
 
 def _is_scan(path: Path) -> bool:
     """Tell a CT or MR from a picture, and from what is neither: to say so is left to the reader of pictures."""
-    if path.is_dir():
-        return True
     try:
+        if path.is_dir():
+            return True
         # A pipe would block whoever opens it.
         if not path.is_file():
             return False
@@ -142,7 +142,7 @@ def _measure_scan(path: Path, root: Path, mask: str | None) -> Measured:
         _see_mask(root, mask, volume)
     _, rows, columns = volume.geometry.shape
     return Measured(
-        file_sha256=_sha256_of(volume.sources),
+        file_sha256=sha256_of_files(volume.sources),
         pixel_sha256=values.sha256,
         rows=rows,
         columns=columns,
@@ -169,7 +169,7 @@ def _see_mask(root: Path, mask: str, volume: Volume) -> None:
         raise ImageError(f"its mask {mask}: {fault.message}", path=path, remedy=fault.remedy) from fault
 
 
-def _sha256_of(sources: Sequence[Source]) -> str:
+def sha256_of_files(sources: Sequence[Source]) -> str:
     """Hash the files of an image: one by its bytes, several whatever their order and names."""
     hashes = sorted(source.sha256 for source in sources)
     return hashes[0] if len(hashes) == 1 else sha256_of_text("\n".join(hashes))

@@ -14,15 +14,16 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from osteoscope.cohort.table import require_folder
 from osteoscope.errors import InputError
 from osteoscope.imaging.discover import printable
 from osteoscope.imaging.marks import LESION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 Layout = Literal["BIDS", "plain"]
 
@@ -137,10 +138,9 @@ def look_at_folder(folder: Path) -> NiftiFolder:
     Raises
     ------
     InputError
-        If it is no folder, or holds no image as NIfTI.
+        If it is no folder, holds a folder that cannot be looked into, or no image as NIfTI.
     """
-    if not folder.is_dir():
-        raise InputError("expected a folder of NIfTI files", path=folder, remedy="check the name")
+    require_folder(folder, missing="expected a folder of NIfTI files", remedy="check the name")
     files = dict(sorted(_files_in(folder)))
     bids = any(re.match(r"sub-[^/]+/", name) for name in files)
     found: list[NiftiFile] = []
@@ -203,8 +203,17 @@ def _without_prefix(identifier: str) -> str:
 
 
 def _files_in(folder: Path) -> Iterator[tuple[str, Path]]:
-    """List all files below a folder with their names in it; hidden ones, and folders behind a link, are left aside."""
-    for at, folders, files in os.walk(folder):
+    """List all files below a folder with their names in it; hidden ones, and folders behind a link, are left aside.
+
+    A folder that cannot be looked into raises `InputError`: patients would be left out without a word.
+    """
+
+    def refuse(error: OSError) -> None:
+        reason = f"could not be looked into: {os.strerror(error.errno or 0).lower()}"
+        remedy = "let it be read, or move it elsewhere"
+        raise InputError(reason, path=Path(os.fsdecode(error.filename or folder)), remedy=remedy) from error
+
+    for at, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith("."):

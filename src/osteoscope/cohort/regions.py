@@ -125,8 +125,8 @@ def region_of(volume: Volume, candidates: Sequence[RegionFile], *, names: Sequen
             if _rank_of(candidate, own) != rank:
                 continue
             try:
-                chosen = _chosen(candidate, names)
-                marked |= read_mask(candidate.path, volume, names=chosen, numbers=candidate.numbers)
+                by_name, by_number = _chosen(candidate, names)
+                marked |= read_mask(candidate.path, volume, names=by_name, numbers=by_number)
                 used.append(candidate)
             except InputError as fault:
                 faults[candidate.path] = fault
@@ -152,14 +152,14 @@ def _rank_of(candidate: RegionFile, own: ScanNames) -> str:
     return "other series" if own.series and marks.series else "unnamed"
 
 
-def _chosen(candidate: RegionFile, names: Sequence[str]) -> Sequence[str]:
-    """Name the segments of a segmentation that count; of a structure set they are chosen when it is read."""
+def _chosen(candidate: RegionFile, names: Sequence[str]) -> tuple[Sequence[str], Sequence[int]]:
+    """Give the names or the numbers of the regions that count; where none is asked for, two may share a name."""
     marks = candidate.marks
     if marks is None or candidate.numbers:
-        return ()
+        return (), candidate.numbers
     if names or len(marks.regions) < 2:
-        return names
-    return [region.name for region in lesions_among(marks.regions, (), candidate.path)]
+        return names, ()
+    return (), [region.number for region in lesions_among(marks.regions, (), candidate.path)]
 
 
 def _others(

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from osteoscope import __version__
-from osteoscope.cohort.covariates import SITE_SEPARATOR
-from osteoscope.errors import CohortError, ImageError
+from osteoscope.cohort.covariates import joined_sites, split_sites
+from osteoscope.errors import CohortError, ImageError, InputError, OsteoscopeError
 from osteoscope.imaging.prepare import Lesion
 from osteoscope.storage import folder_written_whole, refuse_existing, sha256_of_text, write_bytes, write_json
 
@@ -458,6 +459,36 @@ def resolve_inside(root: Path, image: str) -> Path:
     return path
 
 
+def require_folder(folder: Path, *, missing: str, remedy: str, fault: type[OsteoscopeError] = InputError) -> None:
+    """Make sure that a folder is there, and that a cohort can write its path down.
+
+    Parameters
+    ----------
+    folder
+        To be looked at.
+    missing, remedy
+        What to say if it is not there, and what to do.
+    fault
+        What is raised.
+
+    Raises
+    ------
+    InputError
+        Or `fault`: if it is not there, may not be looked at, or its path is no UTF-8.
+    """
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        reason = f"could not be looked at: {os.strerror(error.errno or 0).lower()}"
+        raise fault(reason, path=folder, remedy=remedy) from error
+    if not there:
+        raise fault(missing, path=folder, remedy=remedy)
+    try:
+        str(folder.resolve()).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise fault("its path is no UTF-8", path=folder, remedy="rename it") from error
+
+
 def cases(cohort: Cohort) -> list[Case]:
     """Gather the rows of the folds to patients.
 
@@ -522,6 +553,11 @@ def auxiliary(cohort: Cohort) -> list[Auxiliary]:
     ]
 
 
+def refuse_output(folder: Path) -> None:
+    """Refuse, before anything is read, a folder that `write_cohort` would refuse; errors are those."""
+    refuse_existing(folder, kind="a cohort", marker=HEADER, others=frozenset({TABLE}))
+
+
 def write_cohort(cohort: Cohort, folder: Path) -> None:
     """Write a cohort as ``cohort.parquet`` and ``cohort.json``, whole or not at all; equal cohorts, equal bytes.
 
@@ -530,7 +566,7 @@ def write_cohort(cohort: Cohort, folder: Path) -> None:
     StorageError
         If the folder holds something else than a cohort, or the operating system refuses.
     """
-    refuse_existing(folder, kind="a cohort", marker=HEADER, others=frozenset({TABLE}))
+    refuse_output(folder)
     content, header = _table_and_header(cohort, folder)
     with folder_written_whole(folder) as beside:
         write_bytes(beside / TABLE, content)
@@ -614,9 +650,8 @@ def read_cohort(folder: Path, images: Path | None = None) -> Cohort:
     frame = _frame(pq.read_table(io.BytesIO(content)).to_pandas())
     # Joined to an absolute path, the folder gives way to it.
     root = images if images is not None else folder / header.root
-    if not root.is_dir():
-        remedy = "name the folder that holds the images with --images"
-        raise CohortError("the folder with the cohort's images is missing", path=root, remedy=remedy)
+    remedy = "name the folder that holds the images with --images"
+    require_folder(root, missing="the folder with the cohort's images is missing", remedy=remedy, fault=CohortError)
     try:
         cohort = Cohort(
             frame=frame,
@@ -685,8 +720,7 @@ def _case(patient: str, rows: pd.DataFrame, cohort: Cohort) -> Case:
 
 def _joined(column: pd.Series[str]) -> str | None:
     """Join the names of all images of a patient, each once; None where no image has any."""
-    names = {name for text in column.dropna() for name in text.split(SITE_SEPARATOR)}
-    return SITE_SEPARATOR.join(sorted(names)) or None
+    return joined_sites(name for text in column.dropna() for name in split_sites(text))
 
 
 def case_image(row: Mapping[Any, Any], root: Path) -> CaseImage:

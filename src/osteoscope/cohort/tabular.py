@@ -11,6 +11,7 @@ import io
 import math
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,21 @@ if TYPE_CHECKING:
 
 OLDEST = 120.0
 """Ages beyond this, or below 0, are taken for slips, in years."""
+
+# What openpyxl lets through of files that are damaged or not as it expects.
+_NO_WORKBOOK = (
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    ValueError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+)
 
 _MISSING = {"", "na", "n/a", "#n/a", "nan", "<na>", "nat", "null"}
 
@@ -220,7 +236,8 @@ def _csv_records(path: Path, content: bytes, *, encoding: str | None) -> Records
         where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         reason = f"expected {name}, found another encoding{where}"
         raise TableError(reason, path=path, remedy="save it as CSV in UTF-8") from error
-    first_line = text.lstrip().partition("\n")[0]
+    # What stands in quotes separates nothing.
+    first_line = re.sub(r'"[^"]*"', "", text.lstrip().partition("\n")[0])
     separator = max(",;\t", key=first_line.count)
     # An outline of some thousand points is longer than a cell may be by default.
     usual = csv.field_size_limit(len(text) + 1)
@@ -249,7 +266,7 @@ def _xlsx_records(path: Path, content: bytes) -> Records:
     try:
         workbook = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
         lines = [list(line) for line in workbook.worksheets[0].iter_rows(values_only=True)]
-    except (zipfile.BadZipFile, KeyError, ValueError, IndexError, OSError, SyntaxError) as error:
+    except _NO_WORKBOOK as error:
         raise TableError(f"is not an .xlsx workbook: {error}", path=path, remedy="save it as CSV in UTF-8") from error
     numbered = list(_filled(enumerate(lines, start=1)))
     if not numbered:
@@ -262,9 +279,10 @@ def _xlsx_records(path: Path, content: bytes) -> Records:
 def _parquet_records(path: Path, content: bytes) -> Records:
     try:
         table = pq.read_table(io.BytesIO(content))
-    except pa.ArrowException as error:
+        columns = [column.to_pylist() for column in table.columns]
+    # Of what is damaged it says as it comes: by its own errors, or by those of a file or a text.
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"is not a Parquet file: {error}", path=path, remedy="save it as CSV in UTF-8") from error
-    columns = [column.to_pylist() for column in table.columns]
     return list(table.column_names), [(number, list(line)) for number, line in enumerate(zip(*columns, strict=True), 2)]
 
 

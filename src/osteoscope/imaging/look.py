@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from osteoscope.imaging.prepare import Box
 
-VERSION = 2
+VERSION = 3
 """Of all that is computed here: a look of another version is another look."""
 
 SIDE = 48

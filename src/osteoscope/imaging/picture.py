@@ -22,6 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from osteoscope.errors import ImageError
 from osteoscope.imaging.bounds import check_longest_side
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 from osteoscope.imaging.signature import START, kind_of
@@ -73,6 +74,41 @@ _SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that exchange rows and columns (CIPA DC-008, tag 0x0112)."""
 
 _EXPORT_AGAIN = "export it again as JPEG or PNG, or leave it out"
+
+
+def read_unchanged(path: Path, sha256: str) -> tuple[Volume, NDArray[np.float32]]:
+    """Open a picture, decode it, and make sure that it shows what it showed when a cohort was made with it.
+
+    Parameters
+    ----------
+    path
+        As of `read_picture`.
+    sha256
+        Hash of its pixels as they were, by `pixel_sha256`.
+
+    Returns
+    -------
+    The picture, and its pixels ``(rows, columns)`` as `read_picture` gives them.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read, or shows other pixels.
+    """
+    volume = read_picture(path)
+    pixels: NDArray[np.float32] = volume.read()[0]
+    if pixel_sha256(pixels) != sha256:
+        raise shows_other_pixels(path)
+    return volume, pixels
+
+
+def shows_other_pixels(path: Path) -> ImageError:
+    """Say that an image is not the one that a cohort was made with."""
+    return ImageError(
+        "shows other pixels than when the cohort was made",
+        path=path,
+        remedy="put the original back, or make the cohort again",
+    )
 
 
 def read_picture(path: Path) -> Volume:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-VERSION = 1
+VERSION = 2
 """Of all that is computed here: a look of another version is another look."""
 
 WINDOW = (-200.0, 800.0)

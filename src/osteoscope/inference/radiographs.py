@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from osteoscope.errors import ImageError
 from osteoscope.imaging.mixed import as_read
-from osteoscope.imaging.picture import is_dicom, pixel_sha256, read_picture
+from osteoscope.imaging.picture import is_dicom, read_unchanged
 from osteoscope.imaging.prepare import Square, resample, square_on_plane, square_to_read
 from osteoscope.imaging.region import Region, find_regions, highest_likelihoods
 from osteoscope.imaging.resampling import Rectangle
@@ -207,14 +206,7 @@ def read_pixels(image: CaseImage) -> NDArray[np.float32]:
     ImageError
         If it cannot be read, or is not the picture that the cohort was made with.
     """
-    volume = read_picture(image.path)
-    pixels: NDArray[np.float32] = volume.read()[0]
-    if pixel_sha256(pixels) != image.pixel_sha256:
-        raise ImageError(
-            "shows other pixels than when the cohort was made",
-            path=image.path,
-            remedy="put the original back, or make the cohort again",
-        )
+    volume, pixels = read_unchanged(image.path, image.pixel_sha256)
     return radiograph_grey(volume) if is_dicom(image.path) else pixels
 
 

@@ -68,7 +68,9 @@ def cohort_from_btxrd(
     """
     require("pandas", "pyarrow")
     from osteoscope.cohort.btxrd import read_btxrd
+    from osteoscope.cohort.table import refuse_output
 
+    refuse_output(output)
     return _keep_cohort(read_btxrd(archive, classes, progress=progress), output)
 
 
@@ -108,7 +110,9 @@ def cohort_from_table(
     """
     require("pandas", "pyarrow")
     from osteoscope.cohort.from_table import read_table
+    from osteoscope.cohort.table import refuse_output
 
+    refuse_output(output)
     made = read_table(table, images, classes or None, source, progress=progress, encoding=encoding)
     return _keep_cohort(made, output)
 
@@ -135,7 +139,9 @@ def cohort_from_nifti(
     """
     require("pandas", "pyarrow")
     from osteoscope.cohort.from_nifti import read_nifti_folder
+    from osteoscope.cohort.table import refuse_output
 
+    refuse_output(output)
     return _keep_cohort(read_nifti_folder(folder, labels, classes or None, source, progress=progress), output)
 
 

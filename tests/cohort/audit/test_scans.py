@@ -128,7 +128,7 @@ def test_levels_and_masks_of_one_class_alone_are_said(tmp_path: Path) -> None:
     (clinical,) = of_kind(found, "clinical-confounder")
     assert "age, sex and level of the spine alone: AUC 1.00" in clinical.message
     (masks,) = of_kind(found, "outline-depends-on-label")
-    assert masks.severity == "note"
+    assert masks.severity == "warn"
     assert f"0 of 10 patients of {GCT!r}, 10 of 10 patients of {OS!r}" in masks.message
 
 

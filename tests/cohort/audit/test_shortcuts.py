@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def found_in(cohort: Cohort, features: dict[str, dict[str, float]] | None = None) -> dict[str, Finding]:
-    found = find_shortcuts(cohort, hear_shortcuts(cohort, features=features or {}), roi="none")
+    found = find_shortcuts(cohort, hear_shortcuts(cohort, features=features or {}), roi="none", trains=True)
     return {finding.kind: finding for finding in found}
 
 
@@ -101,6 +101,20 @@ def test_a_view_that_tells_the_label_warns_and_no_more(tmp_path: Path) -> None:
     assert severities(write_cohort_of(tmp_path, made)) == {"view-shortcut": "warn"}
 
 
+def test_a_brightness_that_tells_the_label_warns_and_no_more(tmp_path: Path) -> None:
+    """A dense lesion brightens its picture honestly."""
+    made, rng = entries(17), np.random.default_rng(17)
+    features = {
+        entry["image"]: {"mean": 0.4 + 0.02 * rng.normal() + 0.3 * (entry["label"] == OS), "deviation": rng.normal()}
+        for entry in made
+    }
+    cohort = write_cohort_of(tmp_path, made)
+    # So much, told by borders, would block.
+    assert hear_shortcuts(cohort, features=features)["exposure"].severity == "block"
+    found = found_in(cohort, features=features)
+    assert {kind: finding.severity for kind, finding in found.items()} == {"exposure-shortcut": "warn"}
+
+
 # Centres
 
 
@@ -159,30 +173,42 @@ def test_of_three_classes_the_one_that_is_told_apart_counts(tmp_path: Path) -> N
 # Outlines
 
 
-@pytest.mark.parametrize(("roi", "severity"), [("none", "note"), ("box", "block"), ("outline", "block")])
-def test_lesions_annotated_in_one_class_alone(tmp_path: Path, roi: RegionOfInterest, severity: str) -> None:
+@pytest.mark.parametrize(
+    ("roi", "trains", "severity", "said"),
+    [
+        ("none", True, "warn", "learns one class more from its lesions"),
+        ("none", False, "note", "does not matter"),
+        ("box", True, "block", "cropping by the box tells the label"),
+        ("outline", False, "block", "cropping by the outline tells the label"),
+    ],
+)
+def test_lesions_annotated_in_one_class_alone(
+    tmp_path: Path, roi: RegionOfInterest, severity: str, said: str, *, trains: bool
+) -> None:
     made = entries(13)
     for entry in made:
         entry["lesions"] = (Lesion(box=(5, 5, 20, 20)),) if entry["label"] == OS else ()
-    (finding,) = find_shortcuts(write_cohort_of(tmp_path, made), {}, roi=roi)
+    (finding,) = find_shortcuts(write_cohort_of(tmp_path, made), {}, roi=roi, trains=trains)
     assert (finding.kind, finding.severity) == ("outline-depends-on-label", severity)
     assert f"15 of 15 patients of {OS!r}, 0 of 15 patients of {GCT!r}" in finding.message
+    assert said in finding.message
+    assert bool(finding.remedy) == (severity != "note")
 
 
-@pytest.mark.parametrize(("roi", "found"), [("box", False), ("outline", True)])
+@pytest.mark.parametrize(("roi", "found"), [("none", False), ("box", False), ("outline", True)])
 def test_outlines_of_one_class_and_boxes_of_the_other(tmp_path: Path, roi: RegionOfInterest, *, found: bool) -> None:
     made = entries(14)
     for entry in made:
         outline = ((5.0, 5.0), (20.0, 5.0), (5.0, 20.0)) if entry["label"] == OS else ()
         entry["lesions"] = (Lesion(box=(5, 5, 20, 20), outline=outline),)
-    assert bool(find_shortcuts(write_cohort_of(tmp_path, made), {}, roi=roi)) == found
+    assert bool(find_shortcuts(write_cohort_of(tmp_path, made), {}, roi=roi, trains=True)) == found
 
 
 def test_lesions_that_lack_here_and_there_are_not_of_a_label(tmp_path: Path) -> None:
     made, rng = entries(15), np.random.default_rng(15)
     for entry in made:
         entry["lesions"] = (Lesion(box=(5, 5, 20, 20)),) if rng.random() < 0.8 else ()
-    assert find_shortcuts(write_cohort_of(tmp_path, made), {}, roi="box") == ()
+    assert find_shortcuts(write_cohort_of(tmp_path, made), {}, roi="box", trains=True) == ()
 
 
 # Severity

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from osteoscope.cohort.audit.twins import (
     twins_across,
 )
 from osteoscope.cohort.btxrd import read_btxrd
+from osteoscope.errors import ImageError
 from osteoscope.imaging.picture import read_picture
 
 if TYPE_CHECKING:
@@ -173,6 +175,33 @@ def test_all_copies_of_an_auxiliary_twin_of_a_case_are_known(tmp_path: Path) -> 
     assert auxiliary_twins(cohort, twins_of(cohort)) == {made[place]["image"] for place in (7, 8, 9)}
 
 
+@pytest.mark.parametrize(
+    ("both", "noted"),
+    # What looks alike is worth a look where two patients could be one, of whom one at least is a case.
+    [({}, True), ({"patient": "person 6", "label": OS}, False), ({"role": "auxiliary", "label": None}, False)],
+)
+def test_what_looks_alike_and_is_not_one_picture_is_noted_and_no_more(
+    tmp_path: Path, both: Entry, *, noted: bool
+) -> None:
+    made = entries(6, (3, 3), views=1)
+    for place, entry in enumerate(made):
+        entry["picture"] = large(place)
+    # Another picture shines through: greys correlate by 0.97, which is noted, details by 0.945, which is too little.
+    made[5]["picture"] = (0.78 * large(2) + 0.22 * large(50)).astype(np.uint8)
+    for place in (2, 5):
+        made[place] |= both
+    cohort = write_cohort_of(tmp_path, made)
+    pair = [made[place]["image"] for place in (2, 5)]
+    (twin,) = twins_of(cohort)
+    assert ([twin.first, twin.second], twin.confirmed) == (sorted(pair), False)
+    findings = twin_findings(cohort, [twin])
+    assert [(one.kind, one.severity) for one in findings] == [("near-duplicate-candidates", "note")] * noted
+    for finding in findings:
+        assert all(name in finding.message for name in pair)
+        assert finding.cases == tuple(sorted(cohort.frame.set_index("image")["patient"][pair]))
+    assert auxiliary_twins(cohort, [twin]) == frozenset()
+
+
 def two_cohorts() -> tuple[list[Entry], list[Entry]]:
     """Make up two cohorts of other patients, whose pictures are none of each other's."""
     made, others = entries(7, (4, 4), views=1), entries(8, (4, 4), views=1)
@@ -236,3 +265,13 @@ def test_a_tumour_that_is_there_as_a_normal_blocks_and_no_other_picture_is_taken
     assert contradiction.severity == "block"
     assert "IMG000707" in contradiction.message
     assert "IMG003346" in contradiction.message
+
+
+def test_other_pictures_of_the_same_names_are_refused_and_nothing_of_them_is_kept(tmp_path: Path) -> None:
+    made = entries(3, (6, 6), views=1)
+    made[-1]["picture"] = brighter(made[0]["picture"])
+    cohort = write_cohort_of(tmp_path / "right", made)
+    others = write_cohort_of(tmp_path / "wrong", entries(4, (6, 6), views=1))
+    with pytest.raises(ImageError, match="shows other pixels than when the cohort was made"):
+        audit(replace(cohort, root=others.root))
+    assert "near-duplicate-across-labels" in {finding.kind for finding in audit(cohort).findings}

@@ -38,7 +38,7 @@ SCHEMA = 1
 COPIES_ACROSS_PATIENTS = frozenset({"duplicate-across-patients", "near-duplicate-across-patients"})
 """Kinds by which one patient may have been split into several."""
 
-VERSION = f"{__version__}.5.{look.VERSION}.{scan_look.VERSION}.{candidates.VERSION}.{confirm.VERSION}"
+VERSION = f"{__version__}.6.{look.VERSION}.{scan_look.VERSION}.{candidates.VERSION}.{confirm.VERSION}"
 """Of all that is looked for, and of how images are compared: an audit of another version is made anew."""
 
 
@@ -171,7 +171,7 @@ def _audited(
         *find_split_patients(
             cohort, copies_across_patients=any(finding.kind in COPIES_ACROSS_PATIENTS for finding in leaks)
         ),
-        *find_shortcuts(consistent, shortcuts, roi=roi),
+        *find_shortcuts(consistent, shortcuts, roi=roi, trains=folds is not None),
         *find_confounders(consistent, confounders),
         *find_in_record(consistent),
         *find_too_small(consistent, folds=folds),

@@ -63,6 +63,7 @@ _REMEDIES = {
     "centre": "take patients of every class from every centre, or leave centres out",
     "modality": "take images of the same modalities of the patients of all classes, or leave a modality out",
 }
+_ANNOTATE_ALL = "annotate the images of all classes"
 _SEVEREST_FIRST: tuple[Severity, ...] = ("block", "warn")
 _MAY_BLOCK = {"geometry", "border", "noise", "scanner", "file", "centre", "modality"}
 
@@ -209,13 +210,15 @@ def _bytes_of(path: Path) -> int:
         raise ImageError("the image is missing", path=path, remedy=remedy) from error
 
 
-def find_shortcuts(cohort: Cohort, heard: dict[str, Witness], *, roi: RegionOfInterest) -> tuple[Finding, ...]:
+def find_shortcuts(
+    cohort: Cohort, heard: dict[str, Witness], *, roi: RegionOfInterest, trains: bool
+) -> tuple[Finding, ...]:
     """Say what `hear_shortcuts` heard, and what else lets the preparation of an image depend on its label.
 
     Kinds: ``geometry-shortcut``, ``border-shortcut``, ``noise-shortcut``, ``scanner-shortcut``, ``file-shortcut``,
     ``centre-shortcut``, ``modality-shortcut`` (warn, or block where nearly the whole label is given away),
     ``exposure-shortcut``, ``contrast-shortcut`` and ``view-shortcut`` (warn), ``outline-depends-on-label`` (block;
-    where whole images are read a note).
+    where whole images are read a warning, or a note where nothing is trained).
 
     Parameters
     ----------
@@ -225,6 +228,8 @@ def find_shortcuts(cohort: Cohort, heard: dict[str, Witness], *, roi: RegionOfIn
         By name.
     roi
         What will be read of each image.
+    trains
+        Whether a network will learn from the cohort; otherwise one that is finished reads it.
     """
     found = {name: (severity, one.sentence()) for name, one in heard.items() if (severity := one.severity) is not None}
     found |= _modalities_by_label(cohort, heard)
@@ -243,7 +248,7 @@ def find_shortcuts(cohort: Cohort, heard: dict[str, Witness], *, roi: RegionOfIn
         # Of several modalities the name says which.
         for thing in [name.split(" ")[0]]
     ]
-    return (*shortcuts, *_outlines_by_label(cohort, roi))
+    return (*shortcuts, *_outlines_by_label(cohort, roi, trains=trains))
 
 
 def _modalities_by_label(cohort: Cohort, heard: Mapping[str, Witness]) -> dict[str, tuple[Severity, str]]:
@@ -285,7 +290,7 @@ def _classes_of_one_centre(cohort: Cohort) -> list[str]:
     return said
 
 
-def _outlines_by_label(cohort: Cohort, roi: RegionOfInterest) -> list[Finding]:
+def _outlines_by_label(cohort: Cohort, roi: RegionOfInterest, *, trains: bool) -> list[Finding]:
     """Compare the classes' shares of patients all of whose images have an annotated lesion, or the outline of one."""
     rows = cohort.case_rows
     lesions = [lesions_from_json(text) for text in rows["lesions"]]
@@ -298,20 +303,22 @@ def _outlines_by_label(cohort: Cohort, roi: RegionOfInterest) -> list[Finding]:
         label=("label", "first"), lesion=("lesion", "all"), outline=("outline", "all")
     )
     words = {"lesion": "an annotated lesion", "outline": "the outline of a lesion"}
-    for column in ("lesion",) if roi == "box" else ("lesion", "outline"):
+    for column in ("lesion", "outline") if roi == "outline" else ("lesion",):
         shares = ClassShares.of(patients[column], patients["label"], cohort.classes)
         if shares.differ(by=_OUTLINED_APART):
-            return [_outlines(f"{words[column]} is in all images of {shares.sentence()}", roi)]
+            return [_outlines(f"{words[column]} is in all images of {shares.sentence()}", roi, trains=trains)]
     return []
 
 
-def _outlines(sentence: str, roi: RegionOfInterest) -> Finding:
-    whole = roi == "none"
-    end = "which does not matter while whole images are read" if whole else f"so cropping by the {roi} tells the label"
+def _outlines(sentence: str, roi: RegionOfInterest, *, trains: bool) -> Finding:
+    """Say what it does; where whole images are read, lesions still show a network that is trained where to look."""
+    severity: Severity = "block"
+    end, remedy = f"so cropping by the {roi} tells the label", f"{_ANNOTATE_ALL}, or read whole images with --roi none"
+    if roi == "none" and trains:
+        severity, remedy = "warn", f"{_ANNOTATE_ALL}, or of none"
+        end = "so a network learns one class more from its lesions, and another more from whole images"
+    elif roi == "none":
+        severity, remedy, end = "note", "", "which does not matter while a finished network reads whole images"
     return Finding(
-        kind="outline-depends-on-label",
-        severity="note" if whole else "block",
-        cases=(),
-        message=f"{sentence}, {end}",
-        remedy="" if whole else "annotate the images of all classes, or read whole images with --roi none",
+        kind="outline-depends-on-label", severity=severity, cases=(), message=f"{sentence}, {end}", remedy=remedy
     )

@@ -17,11 +17,13 @@ from osteoscope.cohort.audit.cache import keep_looks, keep_verdicts, known_looks
 from osteoscope.cohort.audit.candidates import find_candidates
 from osteoscope.cohort.audit.confirm import Pair, judge, squares_of
 from osteoscope.cohort.audit.finding import Finding, Severity
+from osteoscope.cohort.measure import sha256_of_files
 from osteoscope.cohort.table import resolve_inside
 from osteoscope.imaging.look import look
 from osteoscope.imaging.open import open_image
-from osteoscope.imaging.picture import read_picture
+from osteoscope.imaging.picture import read_unchanged, shows_other_pixels
 from osteoscope.imaging.scan_look import look_at_scan, scan_picture
+from osteoscope.imaging.values import values_of
 from osteoscope.processes import readers
 from osteoscope.storage import sha256_of_text
 
@@ -92,14 +94,18 @@ class _Picture:
         """Give what is compared with other images, float32 ``(rows, columns)``."""
         if self.modality != "radiograph":
             return scan_picture(self._scan())
-        plane: NDArray[np.float32] = read_picture(resolve_inside(self.root, self.image)).read()[0]
-        return plane
+        return read_unchanged(resolve_inside(self.root, self.image), self.pixels)[1]
 
     def look(self) -> Look:
         return look(self.read()) if self.modality == "radiograph" else look_at_scan(self._scan())
 
     def _scan(self) -> Volume:
-        return open_image(resolve_inside(self.root, self.image), modality=self.modality).volume
+        path = resolve_inside(self.root, self.image)
+        volume = open_image(path, modality=self.modality).volume
+        # All of it is decoded for its hash only where its files are others.
+        if sha256_of_files(volume.sources) != self.files and values_of(volume).sha256 != self.pixels:
+            raise shows_other_pixels(path)
+        return volume
 
 
 # Looking --------------------------------------------------------------------------------------------------------------
@@ -122,7 +128,8 @@ def look_at(cohort: Cohort, progress: Progress | None = None) -> dict[str, Look]
     Raises
     ------
     ImageError
-        If an image is missing or cannot be read any more.
+        If an image is missing, cannot be read any more, or shows other pixels than when the cohort was made: what is
+        seen of it would be kept as what was seen of those.
     """
     pictures = _pictures(cohort)
     known = known_looks(picture.key for picture in pictures)
