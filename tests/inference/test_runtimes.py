@@ -75,6 +75,17 @@ def test_a_runtime_knows_what_a_plane_is(graph: Path, name: RuntimeName) -> None
     assert load_runtime(name, graph).plane_shape == (3, 64, 64)
 
 
+@pytest.mark.parametrize("cache", ["/dev/null/cache", "/proc"])
+@pytest.mark.parametrize("name", PROCESSOR)
+def test_a_cache_that_cannot_be_written_is_done_without(
+    graph: Path, name: RuntimeName, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OSTEOSCOPE_CACHE", cache)
+    planes = planes_of(2)
+    found = load_runtime(name, graph, threads=2).run(planes)
+    np.testing.assert_allclose(found[1], plainly(graph, planes)[1], rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", PROCESSOR)
 def test_a_graph_that_is_none_is_refused_by_name(tmp_path: Path, name: RuntimeName) -> None:
     (tmp_path / PLANES_GRAPH).write_bytes(b"no graph")

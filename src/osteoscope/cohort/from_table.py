@@ -331,9 +331,10 @@ def _chosen_classes(entries: Sequence[_Entry], classes: Sequence[str] | None) ->
             remedy = f"did you mean --class {close[0]!r}?" if close else "choose among the labels found"
             reason = f"no image has the label {name!r}; found {', '.join(map(repr, found))}"
             raise TableError(reason, path=path, remedy=remedy)
-    for name in set(found) - set(chosen):
-        like = next((one for one in chosen if slug(one) == slug(name)), None)
-        if like is not None:
+    of_slug = {slug(name): name for name in chosen}
+    for name in found:
+        like = of_slug.get(slug(name), name)
+        if like != name:
             reason = f"the labels {like!r} and {name!r} cannot be told apart by name, and one of them is a class"
             raise TableError(reason, path=path, remedy="spell it the same everywhere")
     return chosen

@@ -8,6 +8,7 @@ are fewer planes than that takes, the cores share each plane instead.
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -213,10 +214,22 @@ class OpenVinoRuntime:
             "INFERENCE_NUM_THREADS": self._threads,
             # Left to itself it computes with bfloat16 where the processor can, and is off by a hundredth.
             "INFERENCE_PRECISION_HINT": "f32",
-            # What was compiled is kept, so that the next start takes a tenth of the time.
-            "CACHE_DIR": str(cache_folder() / "openvino"),
+            **_kept(),
         }
         return self._core.compile_model(self._model, "CPU", settings)
+
+
+def _kept() -> dict[str, str]:
+    """Say where what OpenVINO compiled is kept, so that the next start takes a tenth of the time.
+
+    Told of a place that cannot be written it would compile nothing.
+    """
+    folder = cache_folder() / "openvino"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return {}
+    return {"CACHE_DIR": str(folder)} if os.access(folder, os.W_OK) else {}
 
 
 def _plane_shape(session: onnxruntime.InferenceSession) -> tuple[int, int, int]:

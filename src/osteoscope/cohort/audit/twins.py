@@ -360,13 +360,14 @@ def _candidates_noted(twins: Sequence[Twin], rows: Mapping[str, Mapping[str, str
         return ()
     listed = "; ".join(f"{twin.first} and {twin.second} ({_told(twin)})" for twin in across[:_MOST_LISTED])
     more = f"; and {len(across) - _MOST_LISTED} more" if len(across) > _MOST_LISTED else ""
+    pairs = "1 pair" if len(across) == 1 else f"{len(across)} pairs"
     patients = {rows[image]["patient"] for twin in across for image in (twin.first, twin.second)}
     return (
         Finding(
             kind="near-duplicate-candidates",
             severity="note",
             cases=tuple(sorted(patients)),
-            message=f"{len(across)} pairs of pictures of different patients look alike, and are not one picture by "
+            message=f"{pairs} of pictures of different patients look alike, and are not one picture by "
             f"their pixels: {listed}{more}",
             remedy="look at them side by side",
         ),
