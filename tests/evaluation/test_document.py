@@ -46,6 +46,21 @@ def test_patients_are_counted_once_however_many_repeats() -> None:
     assert document["prevalence"] == {"osteosarcoma": 2, "giant_cell_tumor": 2}
 
 
+def test_images_are_judged_by_themselves() -> None:
+    made = predictions([0.2, 0.4, 0.6, 0.9], [0, 0, 1, 1])
+    images = replace(predictions([0.2, 0.7, 0.6, 0.9], [0, 0, 1, 1]), patients=("P0", "P1", "P2", "P3"))
+    document = metrics_document(FACTS, by_patient=made, by_image=images, localisation={})
+    # Of four pairs one is in the wrong order.
+    assert (document["patient"]["auc"]["value"], document["image"]["auc"]["value"]) == (1, 0.75)
+
+
+def test_the_most_probable_class_is_that_of_the_first_repeat() -> None:
+    twice = predictions([0.2, 0.6], [0, 1], repeats=2)
+    shares = np.array([0.2, 0.6, 0.9, 0.1])
+    made = replace(twice, probabilities=np.stack([1 - shares, shares], axis=1))
+    assert made.most_probable() == {"P0": 0, "P1": 1}
+
+
 def test_calibration_is_judged_again_at_the_class_shares_of_the_patients() -> None:
     # Three of the first class to one of the second: odds are multiplied by 1/3.
     second, labels = [0.5, 0.25, 0.1, 0.75], [0, 0, 0, 1]

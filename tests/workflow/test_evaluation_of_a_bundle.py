@@ -55,6 +55,30 @@ def test_predictions_have_a_row_for_each_patient_and_each_image(evaluation: Path
             assert row["p_osteosarcoma"] == by_patient[row["patient"]]
 
 
+def test_each_image_of_a_patient_has_what_it_says_by_itself(
+    evaluation: Path, run_folder: Path, other_cohort_folder: Path
+) -> None:
+    predictor = load_predictor(load_bundle(run_folder / "bundle"), threads=1)
+    with (evaluation / "predictions_images.csv").open(newline="") as stream:
+        said = {row["image"]: float(row["p_osteosarcoma"]) for row in csv.DictReader(stream)}
+    several = [case for case in cases(read_cohort(other_cohort_folder)) if len(case.images) > 1]
+    assert several
+    for case in several:
+        logits = [image.logits for image in predictor.explain(case).prediction.images]
+        expected = predictor.calibration.apply(logits)[:, 0]
+        assert [said[image.image] for image in case.images] == pytest.approx(expected, abs=2e-6)
+        assert len(set(expected)) == len(case.images)
+
+
+def test_evidence_is_judged_by_the_threshold_that_the_run_chose(evaluation: Path, run_folder: Path) -> None:
+    of_run, here = (
+        json.loads((folder / "metrics.json").read_text())["localisation"]["evidence"]["threshold"]
+        for folder in (run_folder, evaluation)
+    )
+    assert of_run == load_bundle(run_folder / "bundle").manifest.evidence_threshold == here
+    assert 0 < here < 1
+
+
 def test_a_page_says_what_the_images_alone_would_have_said(
     evaluation: Path, run_folder: Path, other_cohort_folder: Path
 ) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from made_up import GCT, OS, Entry, entries, write_cohort_of
 
@@ -90,11 +90,16 @@ def test_patients_of_one_image_each_are_no_image_level_split(tmp_path: Path) -> 
 
 
 def test_neighbours_are_found_in_the_order_of_numbers(tmp_path: Path) -> None:
-    # As texts, 10 would come between 1 and 2.
     made = image_level(entries(5, (40, 40)))
-    names = np.arange(len(made))
-    assert sorted(map(str, names)) != list(map(str, names))
-    assert "patients-are-images" in found_in(write_cohort_of(tmp_path, made))
+
+    def alike(ordered: list[Entry]) -> int:
+        looks = [tuple(entry.get(name) for name in ("label", "age", "sex", "site", "level")) for entry in ordered]
+        return sum(one == other for one, other in itertools.pairwise(looks))
+
+    # As texts, 10 would come between 1 and 2.
+    assert alike(made) != alike(sorted(made, key=lambda entry: str(entry["image"])))
+    found = found_in(write_cohort_of(tmp_path, made))["patients-are-images"]
+    assert f"{alike(made)} images are of the same label" in found.message
 
 
 # Patients who may be one
