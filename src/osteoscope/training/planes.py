@@ -253,10 +253,15 @@ def _as_read_closely(lesion: Lesion, shape: tuple[int, int], rng: np.random.Gene
     return _within(shape, Square(left=left + column - x, top=top + row - y, side=side))
 
 
+def _starts(extent: int, side: float) -> tuple[float, float]:
+    """Give the first and last place to start of a square that reaches beyond an image no further than it has to."""
+    return min(0, extent - side), max(0, extent - side)
+
+
 def _within(shape: tuple[int, int], square: Square) -> Square:
     """Move a square so that it reaches beyond an image, (rows, columns), no further than it has to."""
     y, x = (
-        float(np.clip(start, min(0, extent - square.side), max(0, extent - square.side)))
+        float(np.clip(start, *_starts(extent, square.side)))
         for start, extent in zip((square.top, square.left), shape, strict=True)
     )
     return Square(left=x, top=y, side=square.side)
@@ -292,7 +297,7 @@ def squares_elsewhere(
     for _ in range(_TRIALS):
         side = sides[int(rng.integers(len(sides)))] * float(np.exp(rng.uniform(-_SIDES_ELSEWHERE, _SIDES_ELSEWHERE)))
         side = min(side, max(pixels.shape))
-        y, x = (float(rng.uniform(min(0, extent - side), max(0, extent - side))) for extent in pixels.shape)
+        y, x = (float(rng.uniform(*_starts(extent, side))) for extent in pixels.shape)
         wide, high = min(right, x + side) - max(left, x), min(bottom, y + side) - max(top, y)
         shown = pixels[max(0, round(y)) : round(y + side), max(0, round(x)) : round(x + side)]
         apart = max(wide, 0) * max(high, 0) <= _LARGEST_OVERLAP * (right - left) * (bottom - top)

@@ -216,7 +216,7 @@ def _inspect_found(found: Found, watch: Watch) -> Inspection:
     for one in each_image(found):
         if isinstance(one, Image):
             files = (*one.files, *one.copies)
-            share = len(done.union(one.files)) - len(done)
+            share = len(set(one.files) - done)
             seen = _inspect_image(one, found, partial(_tell, watch, len(done), total, one, share))
         else:
             files, seen = one.files, one
