@@ -73,6 +73,21 @@ def octagon(box: tuple[int, int, int, int]) -> tuple[tuple[float, float], ...]:
     return tuple((left + x * (right - left), top + y * (bottom - top)) for x, y in corners)
 
 
+def written(path: Path, picture: np.ndarray, *lesions: Lesion, view: str | None = None) -> CaseImage:
+    """Write a picture, and give it as an image of a cohort."""
+    Image.fromarray(picture).save(path)
+    return CaseImage(
+        image=path.name,
+        path=path,
+        pixel_sha256=pixel_sha256(read_picture(path).read()[0]),
+        rows=picture.shape[0],
+        columns=picture.shape[1],
+        modality="radiograph",
+        lesions=lesions,
+        view=view,
+    )
+
+
 def auxiliary_images(folder: Path, number: int = 16) -> list[Auxiliary]:
     """Write pictures outside of the classes, one for each patient: a bright kind and a dark one, each with its outline.
 
@@ -82,18 +97,8 @@ def auxiliary_images(folder: Path, number: int = 16) -> list[Auxiliary]:
     made = []
     for place in range(number):
         picture, box = lesion_picture(bright=place % 2 == 0, seed=900_000 + place)
-        path = folder / f"auxiliary{place:02d}.png"
-        Image.fromarray(picture).save(path)
-        image = CaseImage(
-            image=path.name,
-            path=path,
-            pixel_sha256=pixel_sha256(read_picture(path).read()[0]),
-            rows=SIDE,
-            columns=SIDE,
-            modality="radiograph",
-            lesions=(Lesion(box=box, outline=octagon(box)),),
-            view=("frontal", "lateral")[place // 2 % 2],
-        )
+        lesion, view = Lesion(box=box, outline=octagon(box)), ("frontal", "lateral")[place // 2 % 2]
+        image = written(folder / f"auxiliary{place:02d}.png", picture, lesion, view=view)
         kind, site = ("osteochondroma", "chondroma")[place % 2], ("femur", "tibia")[place // 2 % 2]
         made.append(Auxiliary(patient=f"auxiliary{place}", kind=kind, site=site, image=image))
     return made

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from PIL import Image
+from samples import written
 
 from osteoscope.bundle.load import load_bundle
-from osteoscope.cohort.table import Case, CaseImage, cases, read_cohort
+from osteoscope.cohort.table import Case, cases, read_cohort
 from osteoscope.config import PreparationConfig
 from osteoscope.evaluation.calibration import CalibrationMap
 from osteoscope.evaluation.conformal import Refused
-from osteoscope.imaging.picture import pixel_sha256, read_picture
 from osteoscope.imaging.prepare import Lesion
 from osteoscope.inference.engine import Judgement, Member, MemberEngine, PlaneReadings
 from osteoscope.inference.predictor import Predictor, load_predictor
@@ -44,17 +43,7 @@ def test_strength_0_is_what_the_bundle_says_anyway(predictor: Predictor, some: l
 
 
 def case_of(path: Path, pixels: NDArray[np.uint8], *lesions: Lesion) -> Case:
-    Image.fromarray(pixels).save(path)
-    image = CaseImage(
-        image=path.name,
-        path=path,
-        pixel_sha256=pixel_sha256(read_picture(path).read()[0]),
-        rows=pixels.shape[0],
-        columns=pixels.shape[1],
-        modality="radiograph",
-        lesions=lesions,
-    )
-    return Case(patient="P", label=None, images=(image,))
+    return Case(patient="P", label=None, images=(written(path, pixels, *lesions),))
 
 
 def test_a_shifted_lesion_is_read_where_it_went(predictor: Predictor, tmp_path: Path) -> None:

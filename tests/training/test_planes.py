@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from samples import written
 
-from osteoscope.cohort.table import Case, CaseImage
+from osteoscope.cohort.table import Case
 from osteoscope.config import PreparationConfig
 from osteoscope.errors import ImageError, InputError
 from osteoscope.imaging.picture import pixel_sha256, read_picture
@@ -31,19 +32,6 @@ if TYPE_CHECKING:
 # Planes of 48 pixels have canvases of 72.
 TWO_LOOKS = PreparationConfig(size=48, second_look=True, margin=0.1)
 ONE_LOOK = PreparationConfig(size=48)
-
-
-def written(path: Path, picture: np.ndarray, *lesions: Lesion) -> CaseImage:
-    Image.fromarray(picture).save(path)
-    return CaseImage(
-        image=path.name,
-        path=path,
-        pixel_sha256=pixel_sha256(read_picture(path).read()[0]),
-        rows=picture.shape[0],
-        columns=picture.shape[1],
-        modality="radiograph",
-        lesions=lesions,
-    )
 
 
 def noise(side: int, seed: int = 0) -> np.ndarray:
