@@ -313,7 +313,7 @@ def test_equal_cohorts_are_written_as_equal_bytes(tmp_path: Path) -> None:
 def test_the_header_says_what_the_table_holds(tmp_path: Path) -> None:
     write_cohort(make_cohort(tmp_path), tmp_path / "out")
     header = json.loads((tmp_path / "out" / "cohort.json").read_text())
-    assert header["schema"] == 2
+    assert header["schema"] == 3
     assert header["classes"] == ["osteosarcoma", GCT]
     assert header["counts"]["classes"][GCT] == {"patients": 1, "images": 2}
     assert header["left_out"] == [{"image": "x.png", "reason": "blank"}]
@@ -370,8 +370,8 @@ def test_what_is_not_a_cohort_is_refused(tmp_path: Path) -> None:
 def test_a_cohort_of_a_later_schema_is_refused(tmp_path: Path) -> None:
     write_cohort(make_cohort(tmp_path), tmp_path / "out")
     path = tmp_path / "out" / "cohort.json"
-    path.write_text(path.read_text().replace('"schema": 2', '"schema": 3'))
-    with pytest.raises(CohortError, match=r"expected a cohort of schema 2, found 3 \(install a later osteoscope"):
+    path.write_text(path.read_text().replace('"schema": 3', '"schema": 4'))
+    with pytest.raises(CohortError, match=r"expected a cohort of schema 3, found 4 \(install a later osteoscope"):
         read_cohort(tmp_path / "out")
 
 
@@ -379,7 +379,8 @@ def test_a_cohort_of_schema_1_is_read_and_has_the_fingerprint_that_it_had(tmp_pa
     cohort = make_cohort(tmp_path)
     write_cohort(cohort, tmp_path / "out")
     parquet, header = tmp_path / "out" / "cohort.parquet", tmp_path / "out" / "cohort.json"
-    old = pq.read_table(parquet).drop_columns(["mask", "phantom"])
+    since = ["mask", "phantom", "geometry_sha256", "mask_sha256"]
+    old = pq.read_table(parquet).drop_columns(since)
     pq.write_table(old, parquet)
     rows = sorted(json.dumps(row) for row in old.drop_columns("file_sha256").to_pylist())
     digest = hashlib.sha256(json.dumps([["osteosarcoma", GCT], rows]).encode()).hexdigest()
@@ -391,7 +392,7 @@ def test_a_cohort_of_schema_1_is_read_and_has_the_fingerprint_that_it_had(tmp_pa
     header.write_text(json.dumps(known))
     found = read_cohort(tmp_path / "out")
     assert found.fingerprint() == cohort.fingerprint() == digest
-    assert found.frame[["mask", "phantom"]].isna().all(axis=None)
+    assert found.frame[since].isna().all(axis=None)
     pd.testing.assert_frame_equal(found.frame[list(COLUMNS)], cohort.frame)
 
 
@@ -416,6 +417,25 @@ def test_a_volume_has_a_mask_and_says_whether_it_is_a_phantom(tmp_path: Path) ->
     assert (first.level, second.level) == ("lumbar", "lumbar+sacral")
     unmarked = make_cohort(tmp_path, (dataclasses.replace(rows[0], mask=None), rows[1]))
     assert unmarked.fingerprint() != cohort.fingerprint()
+
+
+def test_a_cohort_of_schema_2_keeps_the_fingerprint_that_it_had(tmp_path: Path) -> None:
+    rows = (make_scan("a", "P-1", mask="seg.dcm"), make_scan("b", "P-2", label=GCT))
+    write_cohort(make_cohort(tmp_path, rows), tmp_path / "out")
+    parquet, header = tmp_path / "out" / "cohort.parquet", tmp_path / "out" / "cohort.json"
+    old = pq.read_table(parquet).drop_columns(["geometry_sha256", "mask_sha256"])
+    pq.write_table(old, parquet)
+    matter = sorted(json.dumps(row) for row in old.drop_columns("file_sha256").to_pylist())
+    known = json.loads(header.read_text()) | {
+        "schema": 2,
+        "fingerprint": hashlib.sha256(json.dumps([["osteosarcoma", GCT], matter]).encode()).hexdigest(),
+        "table_sha256": hashlib.sha256(parquet.read_bytes()).hexdigest(),
+    }
+    header.write_text(json.dumps(known))
+    assert read_cohort(tmp_path / "out").fingerprint() == known["fingerprint"]
+    placed = make_cohort(tmp_path, (dataclasses.replace(rows[0], geometry_sha256="there"), rows[1]))
+    marked = make_cohort(tmp_path, (dataclasses.replace(rows[0], mask_sha256="that"), rows[1]))
+    assert len({placed.fingerprint(), marked.fingerprint(), known["fingerprint"]}) == 3
 
 
 def test_a_mask_outside_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -178,6 +178,22 @@ def test_radiographs_of_one_series_have_the_views_that_they_state(tmp_path: Path
     assert sorted(films["view"]) == ["AP", "LL"]
 
 
+def test_a_radiograph_that_is_called_a_projection_is_used(tmp_path: Path, archive: Path, labels: Path) -> None:
+    write_film(archive / "ap.dcm", 0, SeriesDescription="Knee, AP projection")
+    made(archive, labels, tmp_path / "cohort")
+    assert len(read_cohort(tmp_path / "cohort").frame.query("modality == 'radiograph'")) == 1
+
+
+def test_a_radiograph_is_left_as_the_detector_gave_it(tmp_path: Path, archive: Path, labels: Path) -> None:
+    raw = {"PresentationIntentType": "FOR PROCESSING", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1.1"}
+    write_film(archive / "shown.dcm", 0, PresentationIntentType="FOR PRESENTATION")
+    write_film(archive / "raw.dcm", 0, SeriesInstanceUID="1.2.3.0.5", **raw)
+    made(archive, labels, tmp_path / "cohort")
+    assert len(read_cohort(tmp_path / "cohort").frame.query("modality == 'radiograph'")) == 1
+    left = [row["reason"] for row in series_of(tmp_path / "cohort") if row["chosen"] == "no"]
+    assert "it is a radiograph as the detector gave it, before it was made to be looked at" in left
+
+
 def test_a_series_over_time_does_not_stand_for_a_thin_one(tmp_path: Path, archive: Path, labels: Path) -> None:
     write_mr(archive / "t2", 0)
     dynamic = {"SeriesInstanceUID": "1.2.3.0.9", "SeriesDescription": "t1_vibe_dyn_sag"}
@@ -445,6 +461,28 @@ def test_a_segmentation_outlines_the_lesion_and_one_of_another_series_is_said(
     assert found.sum() == 2 * 10 * 10
     assert sorted(np.flatnonzero(found.any(axis=(1, 2)))) == [2, 3]
     assert any("outline no lesion in a scan (it was drawn in another frame of reference): 1" in n for n in cohort.notes)
+
+
+def test_files_of_one_region_each_are_told_apart_by_their_names_in_the_archive(
+    tmp_path: Path, archive: Path, labels: Path
+) -> None:
+    regions: dict[str, Any] = {
+        "Tumour 1": np.s_[2, 2:5, 2:5],
+        "Tumour 2": np.s_[3, 2:5, 2:5],
+        "Liver": np.s_[0:5, 1:20, 1:20],
+    }
+    for name, voxels in regions.items():
+        marked = np.zeros_like(MARKED)
+        marked[voxels] = True
+        write_segmentation(archive / name, slices_of(archive / "p0"), marked, names=[name])
+    made(archive, labels, tmp_path / "cohort")
+    cohort = read_cohort(tmp_path / "cohort")
+    (row,) = cohort.frame.dropna(subset=["mask"]).to_dict("records")
+    assert read_mask(cohort.root / row["mask"], open_image(cohort.root / row["image"]).volume).sum() == 2 * 3 * 3
+    told = "its lesion is outlined by some files, which are joined"
+    assert f"Scans of which it is told that {told}: 1." in cohort.notes
+    left = "its one region does not speak of a lesion, and another file outlines one"
+    assert f"Segmentations and structure sets that outline no lesion in a scan ({left}): 1." in cohort.notes
 
 
 def test_a_segmentation_that_outlines_the_ct_of_a_patient_need_not_fit_the_mr(

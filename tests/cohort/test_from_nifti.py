@@ -19,6 +19,7 @@ from osteoscope.cohort.from_table import DEFAULT_SOURCE
 from osteoscope.cohort.nifti_folder import look_at_folder
 from osteoscope.cohort.table import cases, pseudonyms, read_cohort, write_cohort
 from osteoscope.errors import InputError, TableError
+from osteoscope.storage import sha256_of_file
 
 if TYPE_CHECKING:
     from osteoscope.cohort.table import Cohort
@@ -98,6 +99,8 @@ def test_bids_is_read_with_its_participants_and_the_masks_of_its_derivatives(bid
         "sub-02/ct/sub-02_ct.nii.gz": "derivatives/by-hand/sub-02/ct/sub-02_desc-tumour_mask.nii.gz",
     }
     assert cohort.frame["study"].notna().tolist() == [True, True, False]
+    hashes = cohort.frame.set_index("mask")["mask_sha256"].dropna()
+    assert hashes.to_dict() == {mask: sha256_of_file(bids / mask) for mask in masks(cohort).values() if mask}
 
 
 def test_what_is_not_used_of_bids_is_listed_with_its_reason(bids: Path) -> None:

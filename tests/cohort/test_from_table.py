@@ -83,6 +83,21 @@ def test_an_image_without_a_label_stays_as_auxiliary(tmp_path: Path, images: Pat
     assert cohort.notes == ("Images outside the classes, kept as auxiliary: no label (1).",)
 
 
+def test_paths_that_hold_their_patients_identifier_are_counted(tmp_path: Path, images: Path) -> None:
+    names = ("17/a.png", "sub/b_17.png", "117.png", "170.png", "18-knee.png")
+    for seed, name in enumerate(names):
+        (images / name).parent.mkdir(exist_ok=True)
+        save_picture(images / name, 9 + seed)
+    patients = ("17", "17", "17", "17", "KSA18")
+    rows = [
+        f"{patient},{name},{('chordoma', 'myeloma')[patient != '17']}"
+        for patient, name in zip(patients, names, strict=True)
+    ]
+    cohort = read_table(table_of(tmp_path, "\n".join(["patient,image,label", *rows])), images)
+    (note,) = cohort.notes
+    assert note.startswith("2 of 5 image paths hold their patient's identifier: ")
+
+
 @pytest.mark.parametrize("suffix", [".xlsx", ".parquet"])
 def test_other_forms_of_the_table_give_the_same_cohort(tmp_path: Path, images: Path, suffix: str) -> None:
     expected = read_table(table_of(tmp_path, TABLE), images)

@@ -11,6 +11,7 @@ import pytest
 from dicom_files import write_dicom, write_series
 from drawn_regions import write_segmentation, write_structure_set
 from numpy.testing import assert_array_equal
+from pydicom.sr.codedict import codes
 
 from osteoscope.cohort.regions import Region, region_file, region_of
 from osteoscope.errors import InputError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from pydicom.sr.coding import Code
 
     from osteoscope.imaging.volume import Volume
 
@@ -97,13 +99,52 @@ def test_what_names_the_series_goes_before_what_names_its_frame_of_reference_or_
 def test_files_of_one_rank_are_joined_and_that_is_told(
     tmp_path: Path, volume: Volume, slices: list[pydicom.Dataset]
 ) -> None:
-    one = write_segmentation(tmp_path / "one.dcm", slices, MARKED)
-    other = write_segmentation(tmp_path / "other.dcm", slices, FURTHER)
+    one = write_segmentation(tmp_path / "one.dcm", slices, MARKED, names=["Tumour 1"])
+    other = write_segmentation(tmp_path / "other.dcm", slices, FURTHER, names=["Tumour 2"])
     region = found(volume, one, other)
     assert region.marked is not None
     assert_array_equal(region.marked, MARKED | FURTHER)
     assert region.told == ("its lesion is outlined by 2 files, which are joined",)
     assert region.unused == ()
+
+
+def test_beside_a_file_whose_region_speaks_of_a_lesion_those_of_other_regions_are_left(
+    tmp_path: Path, volume: Volume, slices: list[pydicom.Dataset]
+) -> None:
+    liver = write_segmentation(tmp_path / "liver.dcm", slices, FURTHER, names=["Liver"])
+    tumour = write_segmentation(tmp_path / "tumour.dcm", slices, MARKED, names=["Tumour"])
+    region = found(volume, liver, tumour)
+    assert region.used == (tumour,)
+    assert region.marked is not None
+    assert_array_equal(region.marked, MARKED)
+    assert reasons(region) == {"liver.dcm": "its one region does not speak of a lesion, and another file outlines one"}
+    assert found(volume, liver, tumour, names=["liver"]).used == (liver,)
+
+
+def test_of_files_for_every_organ_none_is_taken_for_the_lesions(
+    tmp_path: Path, volume: Volume, slices: list[pydicom.Dataset]
+) -> None:
+    liver = write_segmentation(tmp_path / "liver.dcm", slices, FURTHER, names=["Liver"])
+    spleen = write_segmentation(tmp_path / "spleen.dcm", slices, MARKED, names=["Spleen"])
+    region = found(volume, liver, spleen)
+    assert (region.marked, region.used) == (None, ())
+    said = "it is one of several files of one region each, none of which speaks of a lesion"
+    assert reasons(region) == {"liver.dcm": said, "spleen.dcm": said}
+    assert found(volume, liver).used == (liver,)
+
+
+@pytest.mark.parametrize("category", [codes.SCT.Organ, codes.SCT.AnatomicalStructure], ids=["organ", "anatomical"])
+def test_the_only_segment_is_not_taken_where_its_code_says_that_it_is_a_part_of_the_body(
+    tmp_path: Path, volume: Volume, slices: list[pydicom.Dataset], category: Code
+) -> None:
+    path = write_segmentation(tmp_path / "seg.dcm", slices, MARKED, names=["Segment_1"])
+    data_set = pydicom.dcmread(path)
+    data_set.SegmentSequence[0].SegmentedPropertyCategoryCodeSequence[0].CodeValue = category.value
+    data_set.save_as(path)
+    region = found(volume, path)
+    assert region.marked is None
+    assert "none whose name speaks of a lesion: 'Segment_1'" in reasons(region)["seg.dcm"]
+    assert found(volume, path, names=["segment_1"]).used == (path,)
 
 
 def test_planes_without_an_outline_between_others_are_told(tmp_path: Path, volume: Volume) -> None:

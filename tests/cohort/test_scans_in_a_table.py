@@ -101,6 +101,32 @@ def test_a_scan_needs_no_mask(images: Path) -> None:
     assert read(images, TABLE.replace("a/mask.nii.gz", "")).frame["mask"].isna().tolist() == [True, False]
 
 
+def test_another_mask_or_another_place_is_another_cohort(images: Path) -> None:
+    """A run that goes on, and what a bundle remembers of its cohort, hang on the fingerprint."""
+    before = read(images)
+    assert read(images).fingerprint() == before.fingerprint()
+    assert before.frame["mask_sha256"].tolist() == [sha256_of_file(images / name) for name in before.frame["mask"]]
+    path = images / "b" / "scan_ct.nii"
+    kept, volume = path.read_bytes(), open_image(images / "b" / "ct").volume
+    assert volume.geometry.affine is not None
+    half = np.diag([-1.0, -1, 1, 1]) @ volume.geometry.affine @ np.diag([0.5, 0.5, 1, 1])
+    nib.save(nib.Nifti1Image(volume.read().T, half), path)
+    unmarked = TABLE.replace("b/mask.nii.gz", "")
+    finer = read(images, unmarked)
+    assert finer.frame["pixel_sha256"].tolist() == before.frame["pixel_sha256"].tolist()
+    path.write_bytes(kept)
+    assert read(images, unmarked).fingerprint() != finer.fingerprint()
+    write_mask(images / "b" / "mask.nii.gz", images / "b" / "ct", marked=np.eye(5, 15, dtype=np.uint8))
+    assert read(images).fingerprint() != before.fingerprint()
+
+
+def test_a_place_is_hashed_to_the_thousandth_of_a_millimetre(images: Path) -> None:
+    """As docs/outputs.md says: the affine in LPS, of its columns, rows and planes, as JSON."""
+    known = read(images).frame.set_index("image")["geometry_sha256"]
+    text = "[[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 1.0]]"
+    assert known["a/ct"] == known["b/scan_ct.nii"] == sha256_of_text(text)
+
+
 def test_what_was_concluded_of_a_file_is_noted(images: Path) -> None:
     (images / "b" / "scan_ct.nii").rename(images / "b" / "scan.nii")
     notes = read(images, TABLE.replace("scan_ct", "scan")).notes

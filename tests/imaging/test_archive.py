@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import struct
 import time
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from osteoscope.errors import StorageError
 from osteoscope.imaging import archive
-from osteoscope.imaging.archive import unpacked
+from osteoscope.imaging.archive import each_member, unpacked
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 
 if TYPE_CHECKING:
@@ -130,6 +132,19 @@ def test_a_zip_for_which_there_is_no_space_is_refused(tmp_path: Path, monkeypatc
     fault = refused(zipped(tmp_path / "a.zip", {"a": bytes(100)}))
     assert fault.code is RefusalCode.TOO_LARGE
     assert "TMPDIR" in (fault.remedy or "")
+
+
+def test_a_disk_that_fills_up_meanwhile_is_no_fault_of_a_member(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"a": bytes(9000), "b": b"small"})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="could not be written: file too large"), unpacked(path):
+            pass
+        with pytest.raises(StorageError, match="could not be written: file too large"):
+            list(each_member(path, [0, 1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_member_that_asks_for_a_password_is_refused(tmp_path: Path) -> None:

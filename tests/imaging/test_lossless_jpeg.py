@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from dicom_files import lossless_jpeg
@@ -62,3 +64,15 @@ def test_markers_among_the_pixels_are_refused_but_for_restarts(codestream: bytes
     for marker in (b"\xff\xd8", b"\xff\xc4", b"\xff\x01"):
         with pytest.raises(DamagedCodestreamError, match="among the pixels"):
             checked(codestream[:-2] + marker + EOI)
+
+
+def test_a_segment_may_end_in_a_byte_that_fills(codestream: bytes) -> None:
+    assert checked(SOI + b"\xff\xfe\x00\x04a\xff" + codestream[2:]) == codestream
+
+
+def test_a_long_run_of_fill_bytes_is_read_once(codestream: bytes) -> None:
+    fill = b"\xff" * 100_000
+    started = time.process_time()
+    assert checked(codestream[:-2] + fill + b"\x00\x01" + fill + EOI) == codestream[:-2] + fill + b"\x00\x01" + EOI
+    # Looked through anew from each of its bytes, 1 MB of them would take an hour.
+    assert time.process_time() - started < 1

@@ -13,11 +13,13 @@ import pytest
 from dicom_files import write_dicom, write_series
 from PIL import Image as Picture
 
-from osteoscope.errors import ImageError, MissingExtraError, StorageError
+from osteoscope.errors import CohortError, ImageError, MissingExtraError
 from osteoscope.imaging import open as opening
 from osteoscope.imaging import picture
+from osteoscope.imaging.discover import discover
 from osteoscope.imaging.open import images_at, not_used_because, open_image
 from osteoscope.imaging.refusal import Refusal, RefusalCode, RefusedImageError
+from osteoscope.imaging.stored_array import ArrayReader
 from osteoscope.imaging.values import Values, values_of
 
 if TYPE_CHECKING:
@@ -55,6 +57,26 @@ def test_files_folders_and_zips_become_images_and_refusals(tmp_path: Path) -> No
     assert not unpacked.exists()
 
 
+def test_what_is_said_of_the_modality_is_for_files_that_do_not_state_theirs(tmp_path: Path) -> None:
+    for name in ("a.nii.gz", "b_T2w.nii.gz", "c.nii.gz", "d.nii.gz"):
+        nibabel.save(nibabel.Nifti1Image(SCAN, np.diag([0.5, 0.5, 3, 1])), tmp_path / name)
+    (tmp_path / "c.json").write_text('{"Modality": "MR"}')
+    (tmp_path / "d.json").write_text('{"Modality": "PT"}')
+    paths = [tmp_path / f"{name}.nii.gz" for name in ("a", "b_T2w", "c", "d")]
+    with images_at(paths, modality="CT") as opened:
+        assert [image.volume.modality for image in opened.images] == ["CT", "MR", "MR"]
+        (refused,) = opened.refused
+    assert (refused.code, refused.remedy) == (RefusalCode.OTHER_MODALITY, "leave it out")
+
+
+def test_of_values_that_modalities_are_concluded_from_no_more_are_held_than_those_of_one(tmp_path: Path) -> None:
+    for number in range(4):
+        nibabel.save(nibabel.Nifti1Image(SCAN + number, np.diag([0.5, 0.5, 3, 1])), tmp_path / f"{number}.nii.gz")
+    readers = [image.volume.reader for image in opening.open_images(discover([tmp_path])).images]
+    held = [isinstance(reader, ArrayReader) and reader._spool is not None for reader in readers]
+    assert (len(held), sum(held)) == (4, 1)
+
+
 def test_a_zip_that_cannot_be_unpacked_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 and no more")
     with images_at([tmp_path]) as opened:
@@ -82,7 +104,7 @@ def test_an_exception_that_was_not_foreseen_refuses_its_file_alone_and_tells_no_
 
 def test_faults_without_a_code_get_one(tmp_path: Path) -> None:
     assert Refusal.of(MissingExtraError("SimpleITK", "study"), tmp_path).code is RefusalCode.MISSING_LIBRARY
-    assert Refusal.of(StorageError("disk full"), tmp_path).code is RefusalCode.UNREADABLE
+    assert Refusal.of(CohortError("odd"), tmp_path).code is RefusalCode.UNREADABLE
 
 
 GREYS = Values(sha256="", low=0, high=1, labels=False)

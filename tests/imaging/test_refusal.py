@@ -42,7 +42,6 @@ def test_a_refusal_keeps_what_an_exception_says() -> None:
     ("error", "code"),
     [
         (MissingExtraError("SimpleITK", "study"), "missing_library"),
-        (StorageError("disk full"), "unreadable"),
         (InputError("odd"), "unreadable"),
         (ArithmeticError("DOE^JOHN"), "unknown"),
         (MemoryError(), "unknown"),
@@ -55,3 +54,8 @@ def test_any_other_exception_gets_a_code_and_tells_no_value(error: Exception, co
     assert refusal.remedy or not isinstance(error, MissingExtraError)
     assert "DOE" not in refusal.sentence
     assert code != "unknown" or type(error).__name__ in refusal.sentence
+
+
+def test_a_full_disk_is_no_fault_of_a_file() -> None:
+    with pytest.raises(StorageError, match="disk full"):
+        Refusal.of(StorageError("disk full"), Path("a"))

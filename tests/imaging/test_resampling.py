@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -47,6 +49,33 @@ def test_wholly_outside_all_is_filled() -> None:
 def test_a_rectangle_far_larger_than_the_plane_takes_no_more_memory_than_its_result() -> None:
     found = resample_rectangle(PLANE, Rectangle(left=-1e6, top=-1e6, width=2e6, height=2e6), (64, 64), fill=0)
     assert found.shape == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("top", "height", "made"), [(0, 1100, 1111), (-40.3, 1180.6, 1300), (0, 1100, 700), (200.5, 300.2, 900)]
+)
+def test_a_plane_of_many_rows_is_resampled_as_by_the_whole_matrix(top: float, height: float, made: int) -> None:
+    plane = np.random.default_rng(2).random((1100, 9), dtype=np.float32)
+    found = resample_rectangle(plane, Rectangle(left=0, top=top, width=9, height=height), (made, 9), fill=-1)
+    scale = height / made
+    centres = top + (np.arange(made) + 0.5) * scale
+    shares = np.maximum(1 - np.abs(np.arange(1100) + 0.5 - centres[:, np.newaxis]) / max(scale, 1), 0)
+    outside = (centres < 0) | (centres > 1100)
+    shares[~outside] /= shares[~outside].sum(axis=1, keepdims=True)
+    assert_allclose(found, np.where(outside[:, np.newaxis], -1, shares @ plane), atol=1e-6)
+
+
+def test_a_plane_of_many_rows_takes_memory_in_proportion_to_them() -> None:
+    plane = np.ones((4000, 8), dtype=np.float32)
+    tracemalloc.start()
+    try:
+        found = resample_rectangle(plane, Rectangle(left=0, top=0, width=8, height=4000), (4040, 8), fill=0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert_allclose(found, 1, atol=1e-6)
+    # The whole matrix would take 65 MB in float32, and as much again four times while it is made.
+    assert peak < 30e6
 
 
 def test_a_map_is_carried_back_to_where_it_was_cut() -> None:

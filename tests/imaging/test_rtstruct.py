@@ -151,6 +151,15 @@ def test_the_only_region_is_taken_whatever_its_name(tmp_path: Path, volume: Volu
     assert read_mask(write(tmp_path / "rs.dcm", gtv(placed(SMALL, 3), name="Segment_1")), volume).sum() == 1600
 
 
+@pytest.mark.parametrize("kind", ["EXTERNAL", "ORGAN", "AVOIDANCE"])
+def test_the_only_region_is_not_taken_where_its_code_says_that_it_is_healthy(
+    tmp_path: Path, volume: Volume, kind: str
+) -> None:
+    path = write(tmp_path / "rs.dcm", gtv(placed(LARGE, 3), name="BODY", kind=kind))
+    refused(path, volume, "none whose name speaks of a lesion: 'BODY'")
+    assert read_mask(path, volume, names=["body"]).any()
+
+
 def test_regions_that_are_named_are_joined(tmp_path: Path, volume: Volume) -> None:
     regions = [gtv(placed(SMALL, plane), name=f"GTV {plane}") for plane in (2, 3)]
     path = write(tmp_path / "rs.dcm", *regions, gtv(placed(LARGE, 3), name="BODY"))

@@ -397,6 +397,36 @@ def test_the_same_slices_with_other_values_are_separated_by_their_encoding(tmp_p
     ]
 
 
+@pytest.mark.parametrize(("thickness", "step", "remarked"), [(4, 4, False), (None, 1, True)])
+def test_a_single_slice_is_as_thick_as_it_says_and_else_that_is_remarked_on(
+    tmp_path: Path, thickness: float | None, step: float, remarked: bool
+) -> None:
+    grey = np.arange(48 * 40, dtype=np.uint16).reshape(40, 48)
+    write_dicom(tmp_path / "a.dcm", grey, "CT", position=(1, 2, 3), SliceThickness=thickness)
+    (series,) = assemble([tmp_path / "a.dcm"]).series
+    assert series.volume.geometry.steps == (step, 1, 1)
+    assert any("thickness is not stated, and taken as 1 mm" in remark for remark in series.remarks) is remarked
+
+
+@pytest.mark.parametrize("kind", ["CR", "DX"])
+@pytest.mark.parametrize(
+    "orientation", [(1, 0, 0, 0, 0, -1), (-1, 0, 0, 0, 0, -1), (1, 0, 0, 0, 0, 1), (0, -1, 0, 0, 0, -1)]
+)
+def test_a_radiograph_that_states_a_place_lies_as_it_is_stored(
+    tmp_path: Path, kind: str, orientation: tuple[float, ...]
+) -> None:
+    grey = np.arange(48 * 40, dtype=np.uint16).reshape(40, 48) % 251
+    write_dicom(tmp_path / "a.dcm", grey, kind, position=(1, 2, 3), orientation=orientation, spacing=(0.2, 0.1))
+    (series,) = assemble([tmp_path / "a.dcm"]).series
+    geometry = series.volume.geometry
+    assert geometry.affine is None
+    assert geometry.spacing is not None
+    assert (geometry.spacing.row, geometry.spacing.column, geometry.spacing.kind) == (0.2, 0.1, "detector")
+    # Where boxes and outlines are drawn: in the stored pixels.
+    values = series.volume.read()[0]
+    assert np.array_equal(np.argsort(values, axis=None, kind="stable"), np.argsort(grey, axis=None, kind="stable"))
+
+
 def test_a_radiograph_that_is_there_twice_is_read_once(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "a.dcm", np.arange(48 * 40, dtype=np.uint16).reshape(40, 48) % 251, "DX")
     shutil.copy(path, tmp_path / "b.dcm")

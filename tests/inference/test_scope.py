@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 import zipfile
 from typing import TYPE_CHECKING, Any
 
+import nibabel
 import numpy as np
 import pytest
 from dicom_files import AXIAL, SAGITTAL, write_dicom, write_series
 from PIL import Image as Picture
 
+from osteoscope.errors import StorageError
+from osteoscope.imaging import stored_array
 from osteoscope.imaging.open import images_at
 from osteoscope.imaging.refusal import RefusalCode
 from osteoscope.inference.scope import Selection, Study, select_images, studies_of
@@ -109,11 +113,13 @@ def test_all_radiographs_and_all_mr_of_a_study_are_read(tmp_path: Path) -> None:
     assert not selection.refused
 
 
-def ct(folder: Path, name: str, planes: int, step: float, orientation: Sequence[float] = AXIAL) -> None:
+def ct(
+    folder: Path, name: str, planes: int, step: float, orientation: Sequence[float] = AXIAL, **elements: Any
+) -> None:
     normal = np.cross(orientation[:3], orientation[3:])
     values = RNG.integers(0, 400, (planes, 40, 48), dtype=np.uint16)
-    uid, apart = f"1.{name}", (step * normal).tolist()
-    write_series(folder / name, values, orientation=orientation, step=apart, SeriesInstanceUID=uid)
+    own = {"SeriesInstanceUID": f"1.{name}", "SliceThickness": step, **elements}
+    write_series(folder / name, values, orientation=orientation, step=(step * normal).tolist(), **own)
 
 
 def test_of_ct_the_thinnest_is_read_that_covers_most_of_the_body(tmp_path: Path) -> None:
@@ -127,9 +133,40 @@ def test_of_ct_the_thinnest_is_read_that_covers_most_of_the_body(tmp_path: Path)
     assert all(short("1.2") in one.reason for one in selection.left_out)
 
 
+def test_of_ct_an_original_is_read_and_not_what_was_made_from_it(tmp_path: Path) -> None:
+    ct(tmp_path, "1", 6, 5.0, SliceThickness=5)
+    ct(tmp_path, "2", 40, 1.0, ImageType=["DERIVED", "SECONDARY", "REFORMATTED"])
+    ct(tmp_path, "3", 40, 1.0, SeriesDescription="sag MPR")
+    ct(tmp_path, "4", 40, 0.5, SeriesDescription="thin MIP", ImageType=["DERIVED", "SECONDARY"])
+    selection = select(tmp_path)
+    assert [one.name for one in selection.used] == [short("1.1")]
+    assert codes(selection) == ["derived", "other_series", "other_series"]
+    shutil.rmtree(tmp_path / "1")
+    assert [one.name for one in select(tmp_path).used] == [short("1.2")]
+
+
+def test_slices_that_overlap_are_no_thinner_for_it(tmp_path: Path) -> None:
+    ct(tmp_path, "1", 20, 2.0, SliceThickness=2)
+    ct(tmp_path, "2", 40, 1.0, SliceThickness=10)
+    assert [one.name for one in select(tmp_path).used] == [short("1.1")]
+
+
+def test_what_was_computed_from_other_mr_is_left_unless_it_is_asked_for(tmp_path: Path) -> None:
+    kinds = {"": ["ORIGINAL", "PRIMARY"], "ADC": ["DERIVED", "SECONDARY"], "sub": ["DERIVED"], "survey": ["ORIGINAL"]}
+    for number, (description, kind) in enumerate(kinds.items(), 1):
+        own: dict[str, Any] = {"SeriesDescription": f"{description} sagittal", "ImageType": kind}
+        uids = {"SeriesInstanceUID": f"1.{number}", "StudyInstanceUID": "1.9"}
+        write_series(tmp_path / f"{number}", SCAN + number, "MR", **{**own, **uids})
+    selection = select(tmp_path, modalities=("MR",))
+    assert [one.name for one in selection.used] == [short("1.1")]
+    assert codes(selection) == ["derived", "derived", "localiser"]
+    assert len(select(tmp_path, modalities=("MR",), research=True).used) == 4
+    assert codes(select(tmp_path)) == ["outside"] * 4
+
+
 def test_where_the_best_ct_cannot_be_decoded_the_next_is_read(tmp_path: Path) -> None:
     ct(tmp_path, "1", 6, 5.0)
-    files = write_series(tmp_path / "2", SCAN, SeriesInstanceUID="1.2")
+    files = write_series(tmp_path / "2", SCAN, SeriesInstanceUID="1.2", SliceThickness=3)
     (study,) = opened(tmp_path)
     content = bytearray(files[3].read_bytes())
     content[-1] ^= 1
@@ -138,6 +175,17 @@ def test_where_the_best_ct_cannot_be_decoded_the_next_is_read(tmp_path: Path) ->
     assert [one.name for one in selection.used] == [short("1.1")]
     assert [one.code for one in selection.refused] == [RefusalCode.CHANGED]
     assert selection.left_out == ()
+
+
+@pytest.mark.parametrize("stated", ["CT", None])
+def test_a_full_disk_is_no_fault_of_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: Modality | None
+) -> None:
+    nibabel.save(nibabel.Nifti1Image(SCAN.T.astype(np.float32), np.diag([0.5, 0.5, 3, 1])), tmp_path / "a.nii.gz")
+    monkeypatch.setattr(stored_array, "_IN_MEMORY", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(StorageError, match="could not be written"), images_at([tmp_path], modality=stated) as found:
+        select_images(studies_of(found)[0], ("CT",))
 
 
 def test_another_modality_is_outside(tmp_path: Path) -> None:
@@ -171,6 +219,8 @@ def test_what_is_none_of_the_modalities_is_named_by_that_of_its_files(tmp_path: 
         ("SC", {}, "secondary_capture"),
         ("CR", {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localiser"),
         ("US", {}, "other_modality"),
+        ("DX", {"PresentationIntentType": "FOR PROCESSING"}, "for_processing"),
+        ("DX", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1.1"}, "for_processing"),
     ],
 )
 def test_what_is_used_only_when_asked_for_is_asked_for_by_research(

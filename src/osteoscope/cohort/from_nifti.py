@@ -16,6 +16,7 @@ from osteoscope.cohort.tabular import TableRow, read_rows
 from osteoscope.errors import InputError, TableError
 from osteoscope.imaging.masks import read_mask
 from osteoscope.imaging.open import open_image
+from osteoscope.storage import sha256_of_input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,6 +102,8 @@ def read_nifti_folder(
         )
         raise InputError(reason, path=folder, remedy="copy or export the files again")
     outlined = _outlined([image for image in images if image.name in usable], found, row_of)
+    for name, mask in outlined.mask_of.items():
+        usable[name] = replace(usable[name], mask_sha256=sha256_of_input(folder / mask))
     rows = [_row_of(image, row_of[image.name], outlined.mask_of.get(image.name)) for image in images]
     return cohort_of(
         check_rows([row for row in rows if row.cells["image"] in usable], folder, classes, source or DEFAULT_SOURCE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -221,6 +222,7 @@ def cohort_of(
         notes=(
             *_note_on_auxiliary(entries, rows.classes),
             *_note_on_columns([entry.row for entry in entries]),
+            *_note_on_paths(entries, measured),
             *note_on_phantoms(measured),
             *notes_on_scans(measured),
             *notes,
@@ -428,6 +430,19 @@ def _note_on_auxiliary(entries: Sequence[_Entry], classes: Sequence[str]) -> lis
         return []
     listed = ", ".join(f"{name} ({number})" for name, number in sorted(others.items()))
     return [f"Images outside the classes, kept as auxiliary: {listed}."]
+
+
+def _note_on_paths(entries: Sequence[_Entry], measured: Mapping[str, Measured]) -> list[str]:
+    """Tell how many paths name their patient as the table does, and so would beside the pseudonym."""
+    count = sum(_names_patient(entry) for entry in entries if not measured[entry.image].phantom)
+    written = "they are written as they are in the cohort, predictions and pages, beside the pseudonym"
+    return [f"{count} of {len(entries)} image paths hold their patient's identifier: {written}."] if count else []
+
+
+def _names_patient(entry: _Entry) -> bool:
+    """Tell whether the identifier stands in a path of its image or mask, not as a part of a longer word or number."""
+    named = re.compile(rf"(?<![^\W_]){re.escape(entry.patient)}(?![^\W_])", re.IGNORECASE)
+    return any(named.search(path) is not None for path in (entry.image, entry.mask or ""))
 
 
 def note_on_phantoms(measured: Mapping[str, Measured]) -> list[str]:

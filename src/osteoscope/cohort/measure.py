@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from osteoscope.imaging.refusal import LEFT_OUT, RefusedImageError
 from osteoscope.imaging.signature import START, kind_of
 from osteoscope.imaging.values import values_of
 from osteoscope.processes import readers
-from osteoscope.storage import sha256_of_text
+from osteoscope.storage import sha256_of_input, sha256_of_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ class Measured:
 
     Parameters
     ----------
-    file_sha256, pixel_sha256, rows, columns, modality, phantom
+    file_sha256, pixel_sha256, rows, columns, modality, phantom, geometry_sha256, mask_sha256
         As there.
     remarks
         What was odd about the files of a CT or MR and how it was taken, as sentences without a full stop.
@@ -49,6 +50,8 @@ class Measured:
     columns: int
     modality: Modality
     phantom: bool | None = None
+    geometry_sha256: str | None = None
+    mask_sha256: str | None = None
     remarks: tuple[str, ...] = ()
 
     def of_row(self) -> dict[str, Any]:
@@ -148,8 +151,20 @@ def _measure_scan(path: Path, root: Path, mask: str | None) -> Measured:
         columns=columns,
         modality=volume.modality,
         phantom=image.phantom,
+        geometry_sha256=geometry_sha256(volume),
+        mask_sha256=None if mask is None else sha256_of_input(resolve_inside(root, mask)),
         remarks=image.remarks,
     )
+
+
+def geometry_sha256(volume: Volume) -> str | None:
+    """Hash where a CT or MR lies in the patient, to 0.001 mm; None where that is unknown.
+
+    Its affine's elements, rounded, as the text of a JSON list of rows.
+    """
+    affine = volume.geometry.affine
+    # Adding 0 makes 0 of -0, which is another text.
+    return None if affine is None else sha256_of_text(json.dumps((affine.round(3) + 0.0).tolist()))
 
 
 def _measure_radiograph(path: Path, image: Image) -> Measured:

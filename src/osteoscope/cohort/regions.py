@@ -2,7 +2,8 @@
 
 A file counts by what it says of itself and by where it lies, never by its place in a folder. What names the very series
 goes before what names its frame of reference, and that before what names no scan at all, as a NIfTI does not. Files of
-one rank are joined. What is not used is given back with the reason.
+one rank are joined, but for those of one region each that does not speak of a lesion: there is often a file for every
+organ. What is not used is given back with the reason.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 _OTHER_FRAME = "it was drawn in another frame of reference"
 _OTHER_SERIES = "it was drawn in another series"
 _BETTER = "another file names this very scan"
+_LESION_ELSEWHERE = "its one region does not speak of a lesion, and another file outlines one"
+_ONE_OF_SEVERAL = "it is one of several files of one region each, none of which speaks of a lesion"
+_NAME_IT = "name the region that is meant: --roi-name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +47,14 @@ class RegionFile:
         What it says of itself; None of a mask as NIfTI, MetaImage or NRRD, which names no scan and no regions.
     numbers
         Of its segments or regions of interest that count, where they were chosen before.
+    lone
+        Whether it has one region alone, and neither name nor code says that this is a lesion's.
     """
 
     path: Path
     marks: Marks | None = None
     numbers: tuple[int, ...] = ()
+    lone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +102,12 @@ def region_file(path: Path) -> RegionFile:
     if marks.sop_class not in (*SEGMENTATIONS, STRUCTURE_SET):
         reason = "expected a DICOM segmentation or structure set, found another object"
         raise InputError(reason, path=path, remedy="name the segmentation, not the image")
-    return RegionFile(path=path, marks=marks)
+    return RegionFile(path=path, marks=marks, lone=is_lone(marks))
+
+
+def is_lone(marks: Marks) -> bool:
+    """Tell whether an object has one region alone, and neither name nor code says that this is a lesion's."""
+    return len(marks.regions) == 1 and not marks.regions[0].speaks_of_lesion
 
 
 def region_of(volume: Volume, candidates: Sequence[RegionFile], *, names: Sequence[str] = ()) -> Region:
@@ -114,28 +126,54 @@ def region_of(volume: Volume, candidates: Sequence[RegionFile], *, names: Sequen
     Returns
     -------
     All that the files of the first rank mark which can be read: those that name the volume's series, else those that
-    name its frame of reference, else those that name no scan. Nothing raises for what is wrong with a file.
+    name its frame of reference, else those that name no scan. Where no name is given, those of one region that does not
+    speak of a lesion count only where there is nothing else in their rank, and one of them. Nothing raises for what is
+    wrong with a file.
     """
     own = names_of(volume)
     faults: dict[Path, InputError] = {}
     for rank in _RANKS:
+        of_rank = [candidate for candidate in candidates if _rank_of(candidate, own) == rank]
+        lone = [] if names else [candidate for candidate in of_rank if candidate.lone]
         marked = np.zeros(volume.geometry.shape, dtype=bool)
-        used: list[RegionFile] = []
-        for candidate in candidates:
-            if _rank_of(candidate, own) != rank:
+        used = _mark([one for one in of_rank if one not in lone], marked, volume, names, faults)
+        if used:
+            _leave(lone, _LESION_ELSEWHERE, faults)
+        else:
+            used = _mark(lone, marked, volume, names, faults)
+            if len(used) > 1:
+                _leave(used, _ONE_OF_SEVERAL, faults)
                 continue
-            try:
-                by_name, by_number = _chosen(candidate, names)
-                marked |= read_mask(candidate.path, volume, names=by_name, numbers=by_number)
-                used.append(candidate)
-            except InputError as fault:
-                faults[candidate.path] = fault
         if used:
             return _region(marked, used, _others(candidates, own, faults, used), own)
     return Region(marked=None, used=(), unused=_others(candidates, own, faults, []), told=())
 
 
 _RANKS = ("series", "frame", "unnamed")
+
+
+def _mark(
+    candidates: Sequence[RegionFile],
+    marked: NDArray[np.bool_],
+    volume: Volume,
+    names: Sequence[str],
+    faults: dict[Path, InputError],
+) -> list[RegionFile]:
+    """Mark what files outline; give those that could be read, and note what is wrong with the others."""
+    used = []
+    for candidate in candidates:
+        try:
+            by_name, by_number = _chosen(candidate, names)
+            marked |= read_mask(candidate.path, volume, names=by_name, numbers=by_number)
+            used.append(candidate)
+        except InputError as fault:
+            faults[candidate.path] = fault
+    return used
+
+
+def _leave(candidates: Sequence[RegionFile], reason: str, faults: dict[Path, InputError]) -> None:
+    for candidate in candidates:
+        faults[candidate.path] = InputError(reason, path=candidate.path, remedy=_NAME_IT)
 
 
 def _rank_of(candidate: RegionFile, own: ScanNames) -> str:
@@ -157,7 +195,7 @@ def _chosen(candidate: RegionFile, names: Sequence[str]) -> tuple[Sequence[str],
     marks = candidate.marks
     if marks is None or candidate.numbers:
         return (), candidate.numbers
-    if names or len(marks.regions) < 2:
+    if names or not marks.regions:
         return names, ()
     return (), [region.number for region in lesions_among(marks.regions, (), candidate.path)]
 

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
     from osteoscope.imaging.volume import Modality
 
-SCHEMA = 2
-"""Version of the files; a cohort of a later one is refused, one of schema 1 has no volumes."""
+SCHEMA = 3
+"""Version of the files; a cohort of a later one is refused, one of schema 1 has no volumes, one of schema 2 knows not
+where its volumes lie and what its masks mark."""
 
 HEADER = "cohort.json"
 TABLE = "cohort.parquet"
@@ -80,10 +81,12 @@ COLUMNS: Mapping[str, str] = {
     "biopsied": "boolean",
     "implant": "boolean",
     "phantom": "boolean",
+    "geometry_sha256": "string",
+    "mask_sha256": "string",
 }
 """Columns of the table, in order, and their pandas types; the meaning of each is that of the field in `Row`."""
 
-_SINCE_SCHEMA_2 = ("mask", "phantom")
+_SINCE_SCHEMA_1 = ("mask", "phantom", "geometry_sha256", "mask_sha256")
 
 _ARROW_TYPES = {
     "string": pa.string(),
@@ -146,6 +149,10 @@ class Row:
     phantom
         Whether its file says that it was made from the phantom (`osteoscope.imaging.synthetic`); `None` for a picture,
         which cannot say so.
+    geometry_sha256
+        Hash of where a CT or MR lies (`osteoscope.cohort.measure.geometry_sha256`).
+    mask_sha256
+        Hash of the bytes of its mask's file.
     """
 
     patient: str
@@ -175,6 +182,8 @@ class Row:
     biopsied: bool | None = None
     implant: bool | None = None
     phantom: bool | None = None
+    geometry_sha256: str | None = None
+    mask_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,10 +253,11 @@ class Cohort:
     def fingerprint(self) -> str:
         """Hash of the classes and of all rows, whatever their order; 64 hexadecimal digits.
 
-        Where the images lie, and how their files were packed, does not matter to it; their names and pixels do. A
-        cohort of pictures has the same whether it is of schema 1 or 2.
+        Where the images lie, and how their files were packed, does not matter to it; their names and pixels do, and of
+        a CT or MR its place in the patient and its mask. A cohort of pictures has the same in every schema, and one
+        that was written keeps what it had.
         """
-        unsaid = [name for name in _SINCE_SCHEMA_2 if self.frame[name].isna().all()]
+        unsaid = [name for name in _SINCE_SCHEMA_1 if self.frame[name].isna().all()]
         matter = _arrow_table(self.frame).drop_columns(["file_sha256", *unsaid])
         rows = sorted(json.dumps(row) for row in matter.to_pylist())
         return sha256_of_text(json.dumps([list(self.classes), rows]))
@@ -625,7 +635,7 @@ class _Header(BaseModel):
     table_sha256: str
 
 
-def read_cohort(folder: Path, images: Path | None = None) -> Cohort:
+def read_cohort(folder: Path, images: Path | None = None, *, named: str = "--images") -> Cohort:
     """Read a cohort back, and make sure that it is the one that was written.
 
     Parameters
@@ -634,6 +644,8 @@ def read_cohort(folder: Path, images: Path | None = None) -> Cohort:
         What `write_cohort` wrote.
     images
         Folder that the image paths start from, where it is no longer the one written down.
+    named
+        The option by which that is given, for the remedy.
 
     Raises
     ------
@@ -650,7 +662,7 @@ def read_cohort(folder: Path, images: Path | None = None) -> Cohort:
     frame = _frame(pq.read_table(io.BytesIO(content)).to_pandas())
     # Joined to an absolute path, the folder gives way to it.
     root = images if images is not None else folder / header.root
-    remedy = "name the folder that holds the images with --images"
+    remedy = f"name the folder that holds the images with {named}"
     require_folder(root, missing="the folder with the cohort's images is missing", remedy=remedy, fault=CohortError)
     try:
         cohort = Cohort(
@@ -669,8 +681,8 @@ def read_cohort(folder: Path, images: Path | None = None) -> Cohort:
 
 
 def _frame(found: pd.DataFrame) -> pd.DataFrame:
-    """Give the columns their types; of those that a cohort of schema 1 has not nothing is known."""
-    missing = {name: None for name in _SINCE_SCHEMA_2 if name not in found}
+    """Give the columns their types; of those that a cohort of an earlier schema has not nothing is known."""
+    missing = {name: None for name in _SINCE_SCHEMA_1 if name not in found}
     return found.assign(**missing).astype(dict(COLUMNS))
 
 

@@ -7,6 +7,7 @@ harm; such members are refused all the same, since whoever packed them meant har
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osteoscope.imaging.refusal import Refusal, RefusalCode, RefusedImageError
+from osteoscope.storage import storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,6 +40,7 @@ LARGEST_DIRECTORY = 16 * 2**20
 _LONGEST_NAME = 100
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNPACK = "unpack it with a program that you trust, and name the folder"
 
 # What zipfile raises on a damaged archive, besides OSError.
@@ -72,6 +75,8 @@ def unpacked(archive: Path) -> Iterator[Unpacked]:
     RefusedImageError
         If it cannot be read, or would give more bytes than `LARGEST_UNPACKED`, `LARGEST_RATIO` or the space in the
         temporary folder allow.
+    StorageError
+        If there is no space left for what it holds all the same.
     """
     with tempfile.TemporaryDirectory(prefix="osteoscope-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -129,6 +134,8 @@ def each_member(archive: Path, numbers: Iterable[int]) -> Iterator[Member]:
     ------
     RefusedImageError
         If the zip's list of members cannot be read.
+    StorageError
+        If there is no space left for a member.
     """
     with tempfile.TemporaryDirectory(prefix="osteoscope-", ignore_cleanup_errors=True) as name:
         target = Path(name) / "member"
@@ -170,10 +177,12 @@ class _BoundedReads(io.BufferedReader):
 
 @contextlib.contextmanager
 def _faults_of(archive: Path) -> Iterator[None]:
-    """Turn what goes wrong with an archive, or with one of its members, into a refusal."""
+    """Turn what goes wrong with an archive, or with one of its members, into a refusal; a full disk is none of it."""
     try:
         yield
     except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise storage_error(error, Path(tempfile.gettempdir())) from error
         reason = f"could not be unpacked: {error.strerror or error}"
         remedy = "make it readable, and leave space in the folder for temporary files"
         raise RefusedImageError(RefusalCode.UNREADABLE, reason, path=archive, remedy=remedy) from error

@@ -12,6 +12,7 @@ from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from osteoscope.imaging.bounds import check_longest_side
+from osteoscope.imaging.derivation import Derivation, derivation_of, is_original
 from osteoscope.imaging.frames import Frame, frames_of
 from osteoscope.imaging.headers import (
     DOUBLE_PIXEL_DATA,
@@ -45,6 +46,7 @@ _BY_CLASS: dict[Modality, tuple[str, ...]] = {
     "radiograph": tuple(_STORAGE + uid for uid in ("1", "1.1", "1.1.1")),
 }
 _BY_MODALITY: dict[str, Modality] = {"CT": "CT", "MR": "MR", "CR": "radiograph", "DX": "radiograph"}
+_FOR_PROCESSING = _STORAGE + "1.1.1"
 _CAPTURE = tuple(_STORAGE + uid for uid in ("7", "7.1", "7.2", "7.3", "7.4"))
 
 MOST_FRAMES = 20_000
@@ -91,6 +93,10 @@ class Header:
         Whom it says that it shows.
     phantom
         Whether it says that it was made from the phantom (`osteoscope.imaging.synthetic`).
+    derivation
+        What it was made from other images for (`osteoscope.imaging.derivation`); empty of a radiograph.
+    original
+        Whether its image type does not say that it was made from other images.
     remarks
         What was odd about the header and how it was taken, as sentences without a full stop.
     """
@@ -114,7 +120,21 @@ class Header:
     units: Units
     person: Person
     phantom: bool = False
+    derivation: Derivation = ""
+    original: bool = True
     remarks: tuple[str, ...] = ()
+
+    @property
+    def is_film(self) -> bool:
+        """Whether it is a radiograph, which projects the patient and has no place in one, whatever its header says."""
+        return _is_film(self.modality, self.aside)
+
+
+def _is_film(modality: Modality, aside: RefusalCode | None) -> bool:
+    return modality == "radiograph" and aside not in _NO_FILM
+
+
+_NO_FILM = (RefusalCode.SECONDARY_CAPTURE, RefusalCode.COLOUR, RefusalCode.OTHER_MODALITY)
 
 
 def transfer_syntax_name(uid: str) -> str:
@@ -224,7 +244,8 @@ def _header(path: Path, stamp: Stamp, transfer_syntax: str, elements: Elements, 
     _refuse_undecodable(pixels)
     modality, aside = _kind(elements, pixels)
     frames = frames_of(elements, pixels.frames, placed=modality != "radiograph")
-    spacing, aspect = _spacing(elements, frames, modality, remarks)
+    unplaced = modality == "radiograph" and (_is_film(modality, aside) or frames[0].orientation is None)
+    spacing, aspect = _spacing(elements, frames, remarks, projected=unplaced)
     if modality == "radiograph":
         check_longest_side(pixels.rows * aspect, pixels.columns, path)
     _remark_on_place(frames, elements, remarks)
@@ -250,8 +271,16 @@ def _header(path: Path, stamp: Stamp, transfer_syntax: str, elements: Elements, 
         phantom=is_phantom(
             {"Manufacturer": elements.word(0x00080070), "ManufacturerModelName": elements.word(0x00081090)}
         ),
+        derivation=_derivation(elements) if modality != "radiograph" else "",
+        original=is_original(elements.shown(0x00080008)),
         remarks=tuple(remarks),
     )
+
+
+def _derivation(elements: Elements) -> Derivation:
+    """Go by image type, series description and protocol."""
+    described = f"{elements.shown(0x0008103E)} {elements.shown(0x00181030)}"
+    return derivation_of(elements.shown(0x00080008), described)
 
 
 def _kin(elements: Elements) -> str:
@@ -371,6 +400,9 @@ def _kind(elements: Elements, pixels: PixelFormat) -> tuple[Modality, RefusalCod
     modality = _modality(elements)
     if modality is None:
         return "radiograph", RefusalCode.OTHER_MODALITY
+    intent = elements.word(0x00080068)
+    if modality == "radiograph" and (elements.word(0x00080016) == _FOR_PROCESSING or intent == "FOR PROCESSING"):
+        return modality, RefusalCode.FOR_PROCESSING
     kinds = elements.words(0x00080008)
     return modality, next((code for word, code in _SET_ASIDE.items() if word in kinds), None)
 
@@ -388,12 +420,12 @@ def _modality(elements: Elements) -> Modality | None:
 
 
 def _spacing(
-    elements: Elements, frames: tuple[Frame, ...], modality: Modality, remarks: list[str]
+    elements: Elements, frames: tuple[Frame, ...], remarks: list[str], *, projected: bool
 ) -> tuple[PixelSpacing | None, float]:
     """Find the distance between pixels and where it holds (PS3.3 10.7.1.3), and the aspect of a pixel."""
     stated = {frame.spacing for frame in frames}
     spacing = frames[0].spacing if len(stated) == 1 else None
-    if modality != "radiograph" or frames[0].orientation is not None:
+    if not projected:
         kind: SpacingKind = "patient"
     else:
         spacing, kind = _projected(elements, spacing, remarks)

@@ -112,7 +112,9 @@ _TEXT = frozenset(
         0x0008002A,  # Acquisition DateTime
         0x00080032,  # Acquisition Time
         0x00080060,  # Modality
+        0x00080068,  # Presentation Intent Type
         0x00080070,  # Manufacturer
+        0x0008103E,  # Series Description
         0x00081090,  # Manufacturer's Model Name
         0x00089007,  # Frame Type
         0x00100040,  # Patient's Sex
@@ -122,6 +124,7 @@ _TEXT = frozenset(
         0x00180081,  # Echo Time
         0x00180082,  # Inversion Time
         0x00180086,  # Echo Numbers
+        0x00181030,  # Protocol Name
         0x00181060,  # Trigger Time
         0x00181164,  # Imager Pixel Spacing
         0x00181210,  # Convolution Kernel

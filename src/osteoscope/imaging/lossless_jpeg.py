@@ -19,6 +19,10 @@ _MOST_CATEGORIES = 17
 """Differences of 0 to 16 bits (ISO 10918-1 table H.2)."""
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
+"""With its fill bytes (B.1.1.2)."""
+
+_MARKER_AMONG_PIXELS = re.compile(rb"(?<!\xff)" + _MARKER.pattern)
+"""Looked for from the first of its fill bytes alone, for otherwise a long run of them takes its length squared."""
 
 
 class DamagedCodestreamError(Exception):
@@ -125,7 +129,7 @@ def _start_of_scan(segment: bytes, frame: _Frame, tables: set[int]) -> None:
 
 def _scan(codestream: bytes, place: int) -> bytes:
     """Give the coded pixels up to the end of image, which only restart markers may come before."""
-    for found in _MARKER.finditer(codestream, place):
+    for found in _MARKER_AMONG_PIXELS.finditer(codestream, place):
         if found[1] == b"\xd9":
             return codestream[place : found.start()]
         if not 0xD0 <= found[1][0] <= 0xD7:

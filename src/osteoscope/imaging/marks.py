@@ -38,6 +38,12 @@ RT ROI Interpreted Type)."""
 
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
+_HEALTHY_KINDS = ("EXTERNAL", "ORGAN", "AVOIDANCE")
+"""The body's outline and what radiotherapy spares (PS3.3 C.8.8.8.1)."""
+
+_HEALTHY_CATEGORIES = ("91723000", "123037004", "T-D000A", "91772007")
+"""SNOMED CT's anatomical structure, body structure (and as SNOMED RT has it) and organ (PS3.16 CID 7150)."""
+
 _MOST_NAMED = 8
 
 _NAME_THEM = "make a mask of those that are meant with: osteoscope cohort outline --roi-name"
@@ -57,12 +63,20 @@ class NamedRegion:
         What its code says that it is, such as ``GTV`` or ``Neoplasm``; or empty.
     empty
         Whether it is a region of interest without a closed contour.
+    healthy
+        Whether its code says that it is the body, an organ or another part of it.
     """
 
     number: int
     name: str
     kind: str = ""
     empty: bool = False
+    healthy: bool = False
+
+    @property
+    def speaks_of_lesion(self) -> bool:
+        """Whether its name or code does (`LESION`)."""
+        return bool(LESION.search(self.name) or LESION.search(self.kind))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +162,13 @@ def _segments(found: Dataset) -> Iterator[NamedRegion]:
         if not item.SegmentNumber:
             continue
         kinds = [text_of(code, "CodeMeaning") for code in items_of(item, "SegmentedPropertyTypeCodeSequence")]
-        yield NamedRegion(number=int(item.SegmentNumber), name=text_of(item, "SegmentLabel"), kind=" ".join(kinds))
+        categories = [text_of(code, "CodeValue") for code in items_of(item, "SegmentedPropertyCategoryCodeSequence")]
+        yield NamedRegion(
+            number=int(item.SegmentNumber),
+            name=text_of(item, "SegmentLabel"),
+            kind=" ".join(kinds),
+            healthy=any(code in _HEALTHY_CATEGORIES for code in categories),
+        )
 
 
 def _regions_of_interest(found: Dataset) -> Iterator[NamedRegion]:
@@ -164,8 +184,13 @@ def _regions_of_interest(found: Dataset) -> Iterator[NamedRegion]:
     }
     for item in items_of(found, "StructureSetROISequence"):
         number = text_of(item, "ROINumber")
+        kind = kinds.get(number, "")
         yield NamedRegion(
-            number=int(number), name=text_of(item, "ROIName"), kind=kinds.get(number, ""), empty=number not in filled
+            number=int(number),
+            name=text_of(item, "ROIName"),
+            kind=kind,
+            empty=number not in filled,
+            healthy=kind in _HEALTHY_KINDS,
         )
 
 
@@ -194,7 +219,7 @@ def lesions_among(regions: Sequence[NamedRegion], wanted: Sequence[str], path: P
         Of an object.
     wanted
         Names of those that are meant, in upper or lower case; where left out, the one whose name or code speaks of a
-        lesion (`LESION`) is, or the only one that there is.
+        lesion (`LESION`) is, or the only one that there is, unless its code says that it is healthy.
     path
         Of the object.
 
@@ -206,10 +231,10 @@ def lesions_among(regions: Sequence[NamedRegion], wanted: Sequence[str], path: P
     if wanted:
         names = dict.fromkeys(map(_plain, wanted))
         return tuple(region for name in names for region in _named(regions, name, path))
-    speaking = [one for one in regions if LESION.search(one.name) or LESION.search(one.kind)]
+    speaking = [one for one in regions if one.speaks_of_lesion]
     filled = [one for one in speaking if not one.empty]
     chosen = filled or speaking or list(regions)
-    if len(chosen) == 1:
+    if len(chosen) == 1 and (speaking or not chosen[0].healthy):
         return (chosen[0],)
     said = "several that may be the lesion" if speaking else "none whose name speaks of a lesion"
     reason = f"expected one region that is the lesion's, found {said}: {listed(chosen)}"

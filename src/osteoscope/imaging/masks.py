@@ -8,6 +8,8 @@ chosen by its name.
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -33,6 +35,10 @@ MASK_KINDS: tuple[MaskKind, ...] = ("DICOM", "NIfTI", "MetaImage", "NRRD")
 
 _MARKED = 0.5
 """From which on a value is a mark: any label, and of a probability the larger half."""
+
+_SIGN = b"osteoscope mask"
+_DESCRIBED = slice(148, 228)
+"""Where a NIfTI-1 header describes the file (``descrip``)."""
 
 
 def read_mask(
@@ -105,6 +111,8 @@ def kind_of_mask(path: Path) -> MaskKind:
 def write_mask(path: Path, marked: NDArray[np.bool_], volume: Volume) -> None:
     """Write what is marked in a volume as NIfTI-1 of uint8, 1 where it is, that `read_mask` reads back.
 
+    Its header says of itself that it was written here, by which `is_written_mask` knows it.
+
     The same mask gives the same bytes.
 
     Parameters
@@ -130,7 +138,17 @@ def write_mask(path: Path, marked: NDArray[np.bool_], volume: Volume) -> None:
         msg = f"expected a mask of {geometry.shape} in a volume whose place is known, got {marked.shape}"
         raise ValueError(msg)
     planes = (plane.astype(np.uint8) for plane in marked)
-    write_nifti(path, planes, geometry.affine, shape=marked.shape, stored=np.uint8)
+    write_nifti(path, planes, geometry.affine, shape=marked.shape, stored=np.uint8, described=_SIGN)
+
+
+def is_written_mask(path: Path) -> bool:
+    """Tell whether a file is one that `write_mask` wrote, by what its header says of itself."""
+    try:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+            start = stream.read(_DESCRIBED.stop)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return start[_DESCRIBED].rstrip(b"\0") == _SIGN
 
 
 def _mark_dicom(

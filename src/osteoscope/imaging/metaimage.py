@@ -106,7 +106,7 @@ def read_metaimage(path: Path, *, modality: Modality | None = None) -> Volume:
     return open_metaimage(path, modality=modality).volume
 
 
-def open_metaimage(path: Path, *, modality: Modality | None = None) -> Scan:
+def open_metaimage(path: Path, *, modality: Modality | None = None, unless_stated: Modality | None = None) -> Scan:
     """Open a MetaImage or NRRD file of one volume; its values are taken from it when the Volume is read.
 
     Planes, place and modality are found as by `osteoscope.imaging.nifti.open_nifti`, without a sidecar; a MetaImage may
@@ -116,8 +116,8 @@ def open_metaimage(path: Path, *, modality: Modality | None = None) -> Scan:
     ----------
     path
         A file with header and values, by its bytes, not by its name.
-    modality
-        ``CT`` or ``MR``, where the file does not say.
+    modality, unless_stated
+        As in `osteoscope.imaging.nifti.open_nifti`.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def open_metaimage(path: Path, *, modality: Modality | None = None) -> Scan:
     except RefusedImageError as refusal:
         refusal.path = path
         raise
-    return scan_of(header, path, stamp, sha256, modality=modality)
+    return scan_of(header, path, stamp, sha256, modality=modality, unless_stated=unless_stated)
 
 
 def _of_metaimage(start: bytes) -> ArrayHeader:

@@ -36,7 +36,7 @@ def read_nifti(path: Path, *, modality: Modality | None = None) -> Volume:
     return open_nifti(path, modality=modality).volume
 
 
-def open_nifti(path: Path, *, modality: Modality | None = None) -> Scan:
+def open_nifti(path: Path, *, modality: Modality | None = None, unless_stated: Modality | None = None) -> Scan:
     """Open a NIfTI file of one volume; its values are taken from it when the Volume is read.
 
     Whatever the order of its axes, its planes come as `osteoscope.imaging.orientation` says. They lie across the axis
@@ -51,8 +51,10 @@ def open_nifti(path: Path, *, modality: Modality | None = None) -> Scan:
     path
         A file by its bytes, not by its name; compressed by gzip or not.
     modality
-        ``CT`` or ``MR``, for the file does not say. Where it is left out, the sidecar says, or the file's name does
-        (``_ct``, ``_T2w`` and others of BIDS); else it is concluded from the values, and that is told.
+        ``CT`` or ``MR``, whatever else is said. Where it is left out, the sidecar says, or the file's name does
+        (``_ct``, ``_T2w`` and others of BIDS), for the file itself does not.
+    unless_stated
+        ``CT`` or ``MR``, where nothing says; without it, it is concluded from the values, and that is told.
 
     Returns
     -------
@@ -74,7 +76,7 @@ def open_nifti(path: Path, *, modality: Modality | None = None) -> Scan:
     header.array.check(stamp.size, path)
     beside = read_sidecar(path)
     header = replace(header, modality=beside.modality, normal=beside.normal, phantom=beside.phantom)
-    return scan_of(header, path, stamp, sha256, modality=modality)
+    return scan_of(header, path, stamp, sha256, modality=modality, unless_stated=unless_stated)
 
 
 def write_nifti(
@@ -84,6 +86,7 @@ def write_nifti(
     *,
     shape: tuple[int, ...] | None = None,
     stored: type[np.float32 | np.uint8] = np.float32,
+    described: bytes = b"",
 ) -> None:
     """Write values in patient space as NIfTI-1, plane after plane, so that few need be in memory at once.
 
@@ -101,6 +104,8 @@ def write_nifti(
         ``(planes, rows, columns)`` of what comes; may be left out for an array.
     stored
         Type in which values are stored.
+    described
+        Stands in the header (``descrip``); up to 79 bytes.
 
     Raises
     ------
@@ -116,7 +121,7 @@ def write_nifti(
         msg = f"expected (planes, rows, columns), none over {_LONGEST_AXIS}, and an affine, got {shape} and {affine!r}"
         raise ValueError(msg)
     with file_written_whole(path) as stream, _compressed(stream, path) as out:
-        out.write(_header_of(shape, affine, stored))
+        out.write(_header_of(shape, affine, stored, described))
         written = 0
         for plane in values:
             if plane.shape != shape[1:]:
@@ -129,7 +134,9 @@ def write_nifti(
             raise ValueError(msg)
 
 
-def _header_of(shape: tuple[int, ...], affine: NDArray[np.float64], stored: type[np.float32 | np.uint8]) -> bytes:
+def _header_of(
+    shape: tuple[int, ...], affine: NDArray[np.float64], stored: type[np.float32 | np.uint8], described: bytes
+) -> bytes:
     from nibabel.nifti1 import Nifti1Header
     from nibabel.spatialimages import HeaderDataError
 
@@ -137,6 +144,7 @@ def _header_of(shape: tuple[int, ...], affine: NDArray[np.float64], stored: type
     header.set_data_dtype(stored)
     header.set_data_shape(shape[::-1])
     header.set_xyzt_units("mm")
+    header["descrip"] = described
     place_in_ras = LPS_RAS @ affine
     header.set_sform(place_in_ras, code=_SCANNER)
     try:

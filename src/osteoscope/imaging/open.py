@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from osteoscope.imaging.derivation import Derivation
     from osteoscope.imaging.series import Series
     from osteoscope.imaging.signature import Format
     from osteoscope.imaging.values import Values
@@ -53,6 +54,11 @@ class Image:
         Transfer syntaxes of a DICOM series, each by its name (PS3.6 A).
     aside
         Why it is used only when asked for, or None.
+    derivation, original
+        What it was made from other images for, and whether its image type does not say that it was
+        (`osteoscope.imaging.derivation`).
+    thickness
+        Of a slice, in mm, which is not the distance to the next one; None where it is not stated.
     phantom
         Whether its headers, or what lies beside a NIfTI, say that it was made from the phantom: nobody is on it. A file
         that cannot say so is taken for no phantom.
@@ -71,6 +77,9 @@ class Image:
     person: Person = NOBODY
     encodings: tuple[str, ...] = ()
     aside: RefusalCode | None = None
+    derivation: Derivation = ""
+    original: bool = True
+    thickness: float | None = None
     phantom: bool = False
     remarks: tuple[str, ...] = ()
 
@@ -81,6 +90,28 @@ class Image:
         OT, for other, is DICOM's own word (PS3.3 C.7.3.1.1.1).
         """
         return (self.dicom_modality or "OT") if self.aside is RefusalCode.OTHER_MODALITY else self.volume.modality
+
+    @property
+    def derived(self) -> RefusalCode | None:
+        """Why a prediction leaves a CT or MR that was made from other images; None of one that was only reformatted.
+
+        Such an image is no fault, as a cohort may hold it because a person chose it.
+        """
+        return _DERIVED.get(self.derivation)
+
+    def release(self) -> None:
+        """Let go of values that are held in memory or a temporary file; they are read anew where they are wanted."""
+        from osteoscope.imaging.stored_array import ArrayReader
+
+        if isinstance(self.volume.reader, ArrayReader):
+            self.volume.reader.release()
+
+
+_DERIVED = {
+    "localiser": RefusalCode.LOCALISER,
+    "projection": RefusalCode.DERIVED,
+    "map": RefusalCode.DERIVED,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +136,11 @@ def each_image(found: Found, *, modality: Modality | None = None) -> Iterator[Im
     ------
     Images and refusals, in no order; the refusals of `found` are not among them. Nothing raises for what is wrong with
     a file: an exception that was not foreseen refuses its file as ``unknown``.
+
+    Raises
+    ------
+    StorageError
+        If there is no space left for values that have to be laid into a temporary file.
     """
     yield from _open_dicom(found.files.get("DICOM", ()))
     for kind, paths in found.files.items():
@@ -122,7 +158,12 @@ def open_images(found: Found, *, modality: Modality | None = None) -> Opened:
     -------
     Images by their first file, and refusals by theirs, those of `found` among them.
     """
-    opened = list(each_image(found, modality=modality))
+    opened: list[Image | Refusal] = []
+    for one in each_image(found, modality=modality):
+        if opened and isinstance(opened[-1], Image):
+            # Of values that its modality was concluded from; those of the last may be wanted next.
+            opened[-1].release()
+        opened.append(one)
     refused = [*found.refused, *(one for one in opened if isinstance(one, Refusal))]
     return Opened(
         images=tuple(
@@ -295,6 +336,9 @@ def _of_series(series: Series) -> Image:
         person=series.person,
         encodings=tuple(transfer_syntax_name(uid) for uid in series.transfer_syntaxes),
         aside=series.aside,
+        derivation=series.derivation,
+        original=series.original,
+        thickness=series.thickness,
         phantom=series.phantom,
         remarks=series.remarks,
     )
@@ -309,9 +353,9 @@ def _open_single(path: Path, kind: Format, modality: Modality | None) -> Image:
     if kind == "NIfTI":
         from osteoscope.imaging.nifti import open_nifti
 
-        scan = open_nifti(path, modality=modality)
+        scan = open_nifti(path, unless_stated=modality)
     else:
         from osteoscope.imaging.metaimage import open_metaimage
 
-        scan = open_metaimage(path, modality=modality)
+        scan = open_metaimage(path, unless_stated=modality)
     return Image(volume=scan.volume, format=kind, files=(path,), phantom=scan.phantom, remarks=scan.told)

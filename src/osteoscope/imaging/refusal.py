@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-from osteoscope.errors import ImageError, MissingExtraError, OsteoscopeError
+from osteoscope.errors import ImageError, MissingExtraError, OsteoscopeError, StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +71,10 @@ class RefusalCode(StrEnum):
     """Several slices laid side by side in one picture: read, but used only when asked for."""
     LOCALISER = "localiser"
     """A scout on which other images were planned: read, but used only when asked for."""
+    DERIVED = "derived"
+    """A CT or MR that was computed from other images: read, but used only when asked for."""
+    FOR_PROCESSING = "for_processing"
+    """A radiograph as the detector gave it, before it was made to be looked at: read, but used only when asked for."""
     BLANK = "blank"
     """Every pixel has the same value: read, but not used."""
     LABELS = "labels"
@@ -87,6 +91,8 @@ LEFT_OUT = {
     RefusalCode.OTHER_MODALITY: "neither CT, MR nor a radiograph",
     RefusalCode.MOSAIC: "several slices laid side by side in one picture",
     RefusalCode.LOCALISER: "a scout on which other images were planned",
+    RefusalCode.DERIVED: "a projection, a rendering, a difference or a map that was computed from other images",
+    RefusalCode.FOR_PROCESSING: "a radiograph as the detector gave it, before it was made to be looked at",
     RefusalCode.BLANK: "every pixel has the same value",
     RefusalCode.LABELS: "numbers of regions rather than grey values",
     RefusalCode.MISSING_PLACE: "its place in the patient is not stated, so that nothing is known of its scale",
@@ -128,7 +134,15 @@ class Refusal:
 
     @classmethod
     def of(cls, error: Exception, *files: Path) -> Self:
-        """Keep what an exception says about files; of one that was not foreseen its type alone, and no value."""
+        """Keep what an exception says about files; of one that was not foreseen its type alone, and no value.
+
+        Raises
+        ------
+        StorageError
+            The very exception if it is one: a disk that is full is no fault of a file that is read.
+        """
+        if isinstance(error, StorageError):
+            raise error
         if isinstance(error, OsteoscopeError):
             return cls(files=files, code=_code_of(error), sentence=error.message, remedy=error.remedy)
         sentence = f"what went wrong was not foreseen ({type(error).__name__})"

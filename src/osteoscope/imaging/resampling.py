@@ -15,6 +15,9 @@ _ROUNDING = 1e-3
 """Of a pixel, so that the rounding of an affine to float32, as in a NIfTI, does not decide what lies outside."""
 
 
+_AT_ONCE = 512
+"""Pixels along an axis that are made at a time; of no more of them, all pixels of the plane are looked at."""
+
 _COVERED = 0.5
 """Share of a pixel from which on it is marked."""
 
@@ -49,8 +52,12 @@ def resample_rectangle(
     """
     by_row = _triangles(plane.shape[0], shape[0], rectangle.top, rectangle.height)
     by_column = _triangles(plane.shape[1], shape[1], rectangle.left, rectangle.width)
-    inside = np.logical_and.outer(by_row.any(axis=1), by_column.any(axis=1))
-    return np.asarray(np.where(inside, by_row @ plane @ by_column.T, fill), dtype=np.float32)
+    rows = np.concatenate([band.shares @ plane[band.pixels] for band in by_row])
+    made = np.empty(shape, dtype=np.float32)
+    for band in by_column:
+        made[:, band.made] = rows[:, band.pixels] @ band.shares.T
+    inside = (np.concatenate([band.shares.any(axis=1) for band in bands]) for bands in (by_row, by_column))
+    return np.asarray(np.where(np.logical_and.outer(*inside), made, fill), dtype=np.float32)
 
 
 def resample_mask(marked: NDArray[np.bool_], rectangle: Rectangle, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -81,15 +88,44 @@ def spread(values: NDArray[np.float32], rectangle: Rectangle, shape: tuple[int, 
     return np.asarray(by_row @ values @ by_column.T, dtype=np.float32)
 
 
-def _triangles(pixels: int, made: int, start: float, length: float) -> NDArray[np.float32]:
-    """Share of each pixel in each one that is made: (made, pixels); none in one whose centre lies outside."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Band:
+    """What some of the pixels along an axis are made of.
+
+    Parameters
+    ----------
+    made
+        Which of those that are made.
+    pixels
+        Which of the plane's may have a share in them.
+    shares
+        ``(made, pixels)``; none in one whose centre lies outside.
+    """
+
+    made: slice
+    pixels: slice
+    shares: NDArray[np.float32]
+
+
+def _triangles(pixels: int, made: int, start: float, length: float) -> list[_Band]:
+    """Share of each pixel in each one that is made, in bands: of all pixels in all it would grow with their square."""
     scale = length / made
-    centres = start + (np.arange(made) + 0.5) * scale
-    distances = np.abs(np.arange(pixels) + 0.5 - centres[:, np.newaxis])
-    shares = np.maximum(1 - distances / max(scale, 1.0), 0)
-    shares[(centres < -_ROUNDING) | (centres > pixels + _ROUNDING)] = 0
-    total = shares.sum(axis=1, keepdims=True)
-    return np.asarray(shares / np.where(total > 0, total, 1), dtype=np.float32)
+    reach = max(scale, 1.0)
+    bands = []
+    for first in range(0, made, _AT_ONCE):
+        last = min(first + _AT_ONCE, made)
+        centres = start + (np.arange(first, last) + 0.5) * scale
+        near = slice(0, pixels)
+        if made > _AT_ONCE:
+            low, high = np.clip((centres[0] - reach - 1, centres[-1] + reach + 1), 0, pixels)
+            near = slice(int(low), int(np.ceil(high)))
+        distances = np.abs(np.arange(near.start, near.stop) + 0.5 - centres[:, np.newaxis])
+        shares = np.maximum(1 - distances / reach, 0)
+        shares[(centres < -_ROUNDING) | (centres > pixels + _ROUNDING)] = 0
+        total = shares.sum(axis=1, keepdims=True)
+        own = np.asarray(shares / np.where(total > 0, total, 1), dtype=np.float32)
+        bands.append(_Band(made=slice(first, last), pixels=near, shares=own))
+    return bands
 
 
 def _lines(cells: int, pixels: int, start: float, length: float) -> NDArray[np.float32]:

@@ -98,7 +98,15 @@ class ArrayHeader:
     phantom: bool = False
 
 
-def scan_of(header: ArrayHeader, path: Path, stamp: Stamp, sha256: str, *, modality: Modality | None) -> Scan:
+def scan_of(
+    header: ArrayHeader,
+    path: Path,
+    stamp: Stamp,
+    sha256: str,
+    *,
+    modality: Modality | None,
+    unless_stated: Modality | None = None,
+) -> Scan:
     """Make a Volume of what a file says, its planes turned as `osteoscope.imaging.orientation` says.
 
     Parameters
@@ -108,7 +116,9 @@ def scan_of(header: ArrayHeader, path: Path, stamp: Stamp, sha256: str, *, modal
     path, stamp, sha256
         Of the file, as it was when its header was read.
     modality
-        ``CT`` or ``MR``, if the operator says so; else what the header states, or what the values look like.
+        ``CT`` or ``MR``, as which it is taken whatever the header states.
+    unless_stated
+        ``CT`` or ``MR``, as which it is taken where the header states nothing; without it the values decide.
 
     Raises
     ------
@@ -118,7 +128,7 @@ def scan_of(header: ArrayHeader, path: Path, stamp: Stamp, sha256: str, *, modal
     geometry, turn, told = _placed(header)
     file = KnownFile(path, stamp, sha256)
     reader = ArrayReader(file, header.array, turn, slope=header.slope, intercept=header.intercept)
-    known, told_of_modality = _modality(modality or header.modality, reader, geometry.shape[0], path)
+    known, told_of_modality = _modality(modality or header.modality or unless_stated, reader, geometry.shape[0], path)
     sources = (Source(path=path, sha256=sha256),)
     volume = Volume(geometry=geometry, modality=known, sources=sources, reader=reader)
     return Scan(volume=volume, told=(*header.told, *told, *told_of_modality), phantom=header.phantom)
@@ -199,8 +209,8 @@ def _modality(stated: str | None, read: Reader, planes: int, path: Path) -> tupl
     if stated in ("CT", "MR"):
         return cast("Modality", stated), ()
     if stated is not None:
-        reason, remedy = f"expected CT or MR, found {stated[:16]!r}", "leave it out, or say which modality it is"
-        raise RefusedImageError(RefusalCode.OTHER_MODALITY, reason, path=path, remedy=remedy)
+        reason = f"expected CT or MR, found {stated[:16]!r}"
+        raise RefusedImageError(RefusalCode.OTHER_MODALITY, reason, path=path, remedy="leave it out")
     some = with_ends(0, planes - 1, _SAMPLED_PLANES)
     values = np.concatenate([read([plane])[0, ::2, ::2].ravel() for plane in some])
     fat_or_air = np.mean((values < -50) & (values > -1100))

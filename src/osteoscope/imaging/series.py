@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from osteoscope.imaging.derivation import Derivation
     from osteoscope.imaging.frames import Frame, Orientation
     from osteoscope.imaging.person import Person
 
@@ -40,6 +41,9 @@ MOST_KINDS = 200
 
 LEAST_TILT = 0.5
 """Degrees from which on a tilt of the gantry is remarked on."""
+
+_ASSUMED_THICKNESS = 1.0
+"""In mm, of a single slice that does not state its own; an affine has to have some step."""
 
 _THREADS = 4
 """Files that are read at a time; hashing, reading and converting them leave the interpreter to the others."""
@@ -75,6 +79,10 @@ class Series:
         UIDs of how the files are encoded, each once; `osteoscope.imaging.dicom.transfer_syntax_name` names one.
     aside
         Why it is used only when asked for, or None.
+    derivation, original
+        As in `osteoscope.imaging.dicom.Header`; it is original if all its files are.
+    thickness
+        Of a slice, in mm, which is not the distance to the next one; None where it is not stated.
     remarks
         What was odd about the files and how it was taken, as sentences without a full stop.
     """
@@ -90,6 +98,9 @@ class Series:
     phantom: bool
     transfer_syntaxes: tuple[str, ...]
     aside: RefusalCode | None
+    derivation: Derivation
+    original: bool
+    thickness: float | None
     remarks: tuple[str, ...]
 
 
@@ -109,12 +120,12 @@ def assemble(paths: Sequence[Path]) -> Assembly:
 
     Files belong together by Series Instance UID; those without one, if they lie in one folder and share patient, study,
     series number and modality. A series is divided by what no stack of planes can be of: modality, rows, columns,
-    spacing, orientation, frame of reference, being a phantom or none. If what results is no even stack of planes at
-    places of their own, it is divided by what else may tell its planes apart (echo, acquisition, temporal position …).
-    Planes are ordered along the normal of their orientation, whatever the instance numbers say, and the distance
-    between them is that of their positions, whatever the slice thickness says. What is then still no even stack is
-    refused as a whole; no plane is left out and no place is invented. Planes that are there twice, with equal values,
-    are read once.
+    spacing, orientation, frame of reference, being a phantom or none, what it was made from other images for. If what
+    results is no even stack of planes at places of their own, it is divided by what else may tell its planes apart
+    (echo, acquisition, temporal position …). Planes are ordered along the normal of their orientation, whatever the
+    instance numbers say, and the distance between them is that of their positions, whatever the slice thickness says.
+    What is then still no even stack is refused as a whole; no plane is left out and no place is invented. Planes that
+    are there twice, with equal values, are read once.
 
     Parameters
     ----------
@@ -202,7 +213,10 @@ class _Plane:
 
     @property
     def placed(self) -> bool:
+        # What is marked on a radiograph is in its stored pixels, which must not be turned.
         frame = self.frame
+        if self.header.is_film:
+            return False
         return frame.position is not None and frame.orientation is not None and frame.spacing is not None
 
 
@@ -250,7 +264,8 @@ def _alike(planes: Iterable[_Plane]) -> list[list[_Plane]]:
 
 def _kind(plane: _Plane) -> tuple[object, ...]:
     header = plane.header
-    return header.modality, header.aside, header.rows, header.columns, header.frame_of_reference, header.phantom
+    made = header.aside, header.derivation, header.phantom
+    return header.modality, *made, header.rows, header.columns, header.frame_of_reference
 
 
 def _close(one: _Plane, other: _Plane) -> bool:
@@ -424,7 +439,10 @@ def _series(name: str, found: _Found, part: str) -> Series:
         phantom=header.phantom,
         transfer_syntaxes=tuple(dict.fromkeys(file.header.transfer_syntax for file in files)),
         aside=header.aside,
-        remarks=_remarks(files, geometry),
+        derivation=header.derivation,
+        original=all(file.header.original for file in files),
+        thickness=planes[0].frame.thickness,
+        remarks=_remarks(found, files, geometry),
     )
 
 
@@ -433,12 +451,14 @@ def _geometry(found: _Found) -> tuple[Geometry, Turn | None]:
     first = found.planes[0]
     header, frame = first.header, first.frame
     scattered = found.step is None and len(found.planes) > 1
-    if scattered or frame.position is None or frame.orientation is None or frame.spacing is None:
+    if not first.placed or scattered or frame.position is None or frame.orientation is None or frame.spacing is None:
         shape = (len(found.planes), header.rows, header.columns)
         return Geometry(shape=shape, affine=None, spacing=header.spacing, aspect=header.aspect), None
     affine = _affine(frame.position, frame.orientation, frame.spacing)
     # One plane has no step; its thickness says how far it reaches.
-    affine[:3, 2] = _normal(found.planes) * (frame.thickness or 1) if found.step is None else found.step
+    affine[:3, 2] = (
+        _normal(found.planes) * (frame.thickness or _ASSUMED_THICKNESS) if found.step is None else found.step
+    )
     turn = turn_to_display(affine, (header.columns, header.rows, len(found.planes)))
     between_rows, between_columns = frame.spacing if turn.axes[0] == 0 else frame.spacing[::-1]
     spacing = PixelSpacing(row=between_rows, column=between_columns, kind="patient")
@@ -457,10 +477,12 @@ def _affine(
     return affine
 
 
-def _remarks(files: list[_File], geometry: Geometry) -> tuple[str, ...]:
+def _remarks(found: _Found, files: list[_File], geometry: Geometry) -> tuple[str, ...]:
     remarks = dict.fromkeys(remark for file in files for remark in file.header.remarks)
     if not files[0].header.series and len(files) > 1:
         remarks["no Series Instance UID is stated, and alike files of one folder are taken as one series"] = None
+    if geometry.affine is not None and found.step is None and found.planes[0].frame.thickness is None:
+        remarks[f"it is one slice whose thickness is not stated, and taken as {_ASSUMED_THICKNESS:g} mm"] = None
     tilt = geometry.tilt
     if tilt is not None and tilt >= LEAST_TILT:
         remarks[f"the gantry was tilted by {tilt:.1f} degrees, and the affine has that shear"] = None

@@ -3,11 +3,13 @@
 DICOM images belong to one study by their Study Instance UID. A picture, NIfTI, MetaImage or NRRD says nothing of the
 kind, so each is a study by itself: that two pictures are views of one patient cannot be known from them.
 
-All radiographs of a study, and all its MR series, are read together, as they were in training: views and sequences show
-different things. Of CT one series is read, since others are as a rule the same scan once more, with another kernel,
-thickness or plane, and what is there twice would have twice the say. It is the one with the thinnest slices among those
-that cover at least half as much of the body as the one that covers most. Of a bundle that reads several modalities this
-holds for each, and all of them are read together.
+All radiographs of a study, and all its MR series, are read together: views and sequences show different things. So they
+are in training as far as a cohort holds them; one that was made from an archive holds one MR of each study. What was
+computed from other images, such as a projection or a map, is left. Of CT one series is read, since others are as a rule
+the same scan once more, with another kernel, thickness or plane, and what is there twice would have twice the say. It
+is one that was not derived from another, if there is any, and the one with the thinnest slices among those that cover
+at least half as much of the body as the one that covers most. Of a bundle that reads several modalities this holds for
+each, and all of them are read together.
 """
 
 from __future__ import annotations
@@ -189,6 +191,11 @@ def select_images(study: Study, modalities: Sequence[Modality], *, research: boo
     Returns
     -------
     Nothing raises for what is wrong with an image: one whose pixels cannot be decoded is among the refused.
+
+    Raises
+    ------
+    StorageError
+        If there is no space left for the values of an image that is not read plane by plane.
     """
     left_out = [found for one in study.images if (found := _outside(one, modalities, research=research)) is not None]
     aside = {found.name for found in left_out}
@@ -197,7 +204,8 @@ def select_images(study: Study, modalities: Sequence[Modality], *, research: boo
     for one in _preferred_first([one for one in study.images if one.name not in aside]):
         first = next((other for other in used if other.image.volume.modality == "CT"), None)
         if one.modality == "CT" and first is not None:
-            reason = f"of CT one series is read, the thinnest that covers most of the body: {first.name}"
+            why = "the thinnest that covers most of the body, an original if there is any"
+            reason = f"of CT one series is read, {why}: {first.name}"
             left_out.append(LeftOut(name=one.name, image=one.image, code="other_series", reason=reason))
             continue
         try:
@@ -226,7 +234,7 @@ def _outside(one: StudyImage, modalities: Sequence[Modality], *, research: bool)
         reason = f"{_indefinite(image.kind)}, where {named_together(modalities)} are read"
         return LeftOut(name=one.name, image=image, code="outside", reason=reason)
     else:
-        code = fault_of_shape(image)
+        code = (None if research else image.derived) or fault_of_shape(image)
     if code is None:
         return None
     reason = LEFT_OUT[code]
@@ -249,16 +257,27 @@ def _no_picture(one: StudyImage, values: Values, used: Sequence[UsedImage]) -> L
 def _preferred_first(images: Sequence[StudyImage]) -> list[StudyImage]:
     """Put those CT series first that had better be read; the order of all else does not matter."""
     covered = {one.name: _cubic_mm(one) for one in images if one.modality == "CT"}
-    enough = LEAST_COVERED * max(covered.values(), default=0)
+    made = {one.name: _was_made(one) for one in images if one.modality == "CT"}
+    enough = {
+        kind: LEAST_COVERED * max((covered[name] for name in made if made[name] is kind), default=0)
+        for kind in (False, True)
+    }
 
-    def preference(one: StudyImage) -> tuple[bool, float, float, str]:
+    def preference(one: StudyImage) -> tuple[bool, bool, float, float, str]:
         steps = one.image.volume.geometry.steps
         if one.name not in covered or steps is None:
-            return False, 0.0, 0.0, one.name
-        # Rounded, for a step is worked out from places in decimals.
-        return covered[one.name] < enough, round(steps[0], 2), -covered[one.name], one.name
+            return False, False, 0.0, 0.0, one.name
+        # Slices that overlap are no thinner for it. Rounded, for a step is worked out from places in decimals.
+        thick = round(max(steps[0], one.image.thickness or 0), 2)
+        kind = made[one.name]
+        return kind, covered[one.name] < enough[kind], thick, -covered[one.name], one.name
 
     return sorted(images, key=preference)
+
+
+def _was_made(one: StudyImage) -> bool:
+    """Tell whether image type or description say that a series was made from another."""
+    return not one.image.original or one.image.derivation != ""
 
 
 def _cubic_mm(one: StudyImage) -> float:

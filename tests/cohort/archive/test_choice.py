@@ -11,7 +11,7 @@ from osteoscope.cohort.archive.choice import Choice, Wishes, choose, region_rema
 from osteoscope.cohort.archive.facts import Facts
 from osteoscope.cohort.archive.labels import Label
 from osteoscope.cohort.archive.stacks import Stack
-from osteoscope.cohort.archive.words import contrast_of, derivation_of, kernel_of, regions_in, weighting_of
+from osteoscope.cohort.archive.words import contrast_of, kernel_of, regions_in, weighting_of
 
 LABEL = Label(label="osteosarcoma", biopsy_date="2020-02-01")
 
@@ -256,7 +256,7 @@ def test_regions_are_told_by_words(text: str, regions: set[str]) -> None:
     assert regions_in(text) == regions
 
 
-def test_kernels_weightings_contrast_and_derivations_are_told_by_their_words() -> None:
+def test_kernels_weightings_and_contrast_are_told_by_their_words() -> None:
     kernels = ("B60f", "B30f", "Br59d\\3", "BONEPLUS", "STANDARD", "FC30", "FC12", "C", "YC", "unheard-of")
     assert [kernel_of(name) for name in kernels] == [
         *("bone", "soft", "bone", "bone", "soft", "bone", "soft", "soft", "bone", ""),
@@ -267,11 +267,6 @@ def test_kernels_weightings_contrast_and_derivations_are_told_by_their_words() -
     assert contrast_of("Ultravist", "") is True
     for agent in ("WITHOUT CONTRAST", "W/O", "ohne", "keine", "None given"):
         assert contrast_of(agent, "lumbar") is None, agent
-    assert [derivation_of("", text) for text in ("vibe FA 15", "t1_fl3d_FA5", "fa=8", "DTI FA")] == ["", "", "", "map"]
     assert contrast_of("", "abdomen nativ") is False
     assert contrast_of("", "t1 +gd") is True
     assert contrast_of("NONE", "lumbar") is None
-    kinds = {"localiser": "Topogram 0.6", "projection": "Cor MIP", "map": "ADC", "reformatted": "sag MPR", "": "axial"}
-    for name, text in kinds.items():
-        assert derivation_of("ORIGINAL\\PRIMARY", text) == name
-    assert derivation_of("DERIVED\\SECONDARY\\PROJECTION IMAGE", "") == "projection"

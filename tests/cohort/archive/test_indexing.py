@@ -318,7 +318,7 @@ def test_an_index_that_others_may_read_that_is_none_or_that_is_in_use_is_refused
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     path.chmod(0o600)
-    with pytest.raises(InputError, match="expected an index of schema 2, found 99"):
+    with pytest.raises(InputError, match="expected an index of schema 3, found 99"):
         index(archive, path)
 
 

@@ -131,6 +131,16 @@ def test_what_an_anonymiser_writes_joins_nobody(tmp_path: Path) -> None:
     assert not people_of(root).joined
 
 
+def test_a_study_that_an_anonymiser_writes_for_everybody_joins_nobody(tmp_path: Path) -> None:
+    nobody = {"PatientName": None, "PatientBirthDate": None, "PatientSex": None, "StudyInstanceUID": "9.9"}
+    for number in range(25):
+        own = person(number, PatientID=f"A-{number:02}", **nobody)
+        write_ct(tmp_path / "archive" / f"{number}", number, planes=1, **own)
+    people = people_of(tmp_path / "archive")
+    assert people.of == {f"A-{number:02}": f"A-{number:02}" for number in range(25)}
+    assert people.shared_studies == {"9.9"}
+
+
 def test_rows_join_by_patient_study_or_accession_number(root: Path) -> None:
     found = joined(
         root,

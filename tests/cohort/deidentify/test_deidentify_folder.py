@@ -19,6 +19,8 @@ import pytest
 from dicom_files import write_dicom, write_series
 
 from osteoscope.cohort.deidentify import Key, deidentify_folder
+from osteoscope.cohort.deidentify import folder as folder_module
+from osteoscope.cohort.deidentify.profile import PROFILE_VERSION
 from osteoscope.errors import ConfigError, InputError, StorageError
 from osteoscope.storage import LOCK
 
@@ -161,6 +163,17 @@ def test_a_damaged_journal_and_one_of_another_key_are_refused(tmp_path: Path) ->
         deidentify_folder(source, tmp_path / "out")
 
 
+def test_a_source_whose_path_is_no_utf_8_is_told_from_another(tmp_path: Path) -> None:
+    source, other = (tmp_path / os.fsdecode(name) for name in (b"M\xfcller", b"M\xf6ller"))
+    archive(tmp_path / "in").rename(source)
+    shutil.copytree(source, other)
+    report = deidentify_folder(source, tmp_path / "out")
+    assert report["written"] == 6
+    assert deidentify_folder(source, tmp_path / "out") == report
+    with pytest.raises(ConfigError, match="made from another folder"):
+        deidentify_folder(other, tmp_path / "out")
+
+
 def test_files_are_released_by_a_list_once_a_person_has_looked(tmp_path: Path) -> None:
     source, names = archive(tmp_path / "in"), tmp_path / "names.txt"
     names.write_text("# looked at\nNobody Anna/screen.dcm\n\n")
@@ -174,6 +187,49 @@ def test_files_are_released_by_a_list_once_a_person_has_looked(tmp_path: Path) -
     names.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="UTF-8"):
         deidentify_folder(source, tmp_path / "out", released=names)
+
+
+def test_a_file_that_takes_the_place_of_a_released_one_is_looked_at_first(tmp_path: Path) -> None:
+    source, names = tmp_path / "in", tmp_path / "names.txt"
+    source.mkdir()
+    write_dicom(source / "IM1.dcm", SCAN[0], "SC", PatientID="1")
+    deidentify_folder(source, tmp_path / "out")
+    names.write_text("IM1.dcm\n")
+    assert deidentify_folder(source, tmp_path / "out", released=names)["written"] == 1
+    write_dicom(source / "IM1.dcm", SCAN[1], "SC", PatientID="2")
+    # Not in the next run with the same list, either.
+    for _ in range(2):
+        report = deidentify_folder(source, tmp_path / "out", released=names)
+        assert (report["written"], sum(report["quarantined"].values())) == (0, 1)
+    reason = left_out(tmp_path / "out")["IM1.dcm"][1]
+    assert reason.startswith("it is not the file that was released")
+    assert "a captured screen" in reason
+    assert len(written(tmp_path / "out")) == 1
+    row = (tmp_path / "out.left-out.csv").read_text(encoding="utf-8").splitlines()[1]
+    names.write_text(f"{row}\n")
+    assert deidentify_folder(source, tmp_path / "out", released=names)["written"] == 1
+    write_dicom(source / "IM1.dcm", SCAN[2], "SC", PatientID="2")
+    assert deidentify_folder(source, tmp_path / "out", released=names)["written"] == 0
+
+
+def test_copies_of_an_older_profile_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, names = archive(tmp_path / "in"), tmp_path / "names.txt"
+    names.write_text("Nobody Anna/screen.dcm\n")
+    with zipfile.ZipFile(source / "z.zip", "w") as packed:
+        packed.write(write_dicom(tmp_path / "m.dcm", SCAN[3], series="z", PatientID="3"), "m.dcm")
+    deidentify_folder(source, tmp_path / "out")
+    report = deidentify_folder(source, tmp_path / "out", released=names)
+    paths = written(tmp_path / "out")
+    assert len(paths) == 8
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.write_bytes(b"as an older profile made it")
+    deidentify_folder(source, tmp_path / "out")
+    assert {path.read_bytes() for path in paths} == {b"as an older profile made it"}
+    monkeypatch.setattr(folder_module, "PROFILE_VERSION", PROFILE_VERSION + 1)
+    # What was released stays so, for it is the same file.
+    assert deidentify_folder(source, tmp_path / "out") == report
+    assert [path.read_bytes() for path in paths] == before
 
 
 def test_zips_are_looked_into_and_a_zip_in_a_zip_is_listed(tmp_path: Path) -> None:

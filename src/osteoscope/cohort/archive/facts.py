@@ -16,6 +16,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 
 from osteoscope.cohort.archive import words
 from osteoscope.cohort.deidentify.values import study_and_series
+from osteoscope.imaging.derivation import derivation_of, is_original
 from osteoscope.imaging.frames import frames_of
 from osteoscope.imaging.refusal import RefusedImageError
 from osteoscope.imaging.volume import LEAST_COSINE
@@ -24,6 +25,7 @@ from osteoscope.storage import sha256_of_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from osteoscope.imaging.derivation import Derivation
     from osteoscope.imaging.dicom import Header
     from osteoscope.imaging.frames import Frame, Orientation
     from osteoscope.imaging.headers import Elements
@@ -102,7 +104,7 @@ class Facts:
     aside
         Why it is used only when asked for (a code of `osteoscope.imaging.refusal`), or empty.
     derivation
-        As `osteoscope.cohort.archive.words.derivation_of` gives it.
+        As `osteoscope.imaging.derivation.derivation_of` gives it; empty of a radiograph.
     original
         Whether the image type says so.
     plane
@@ -134,7 +136,7 @@ class Facts:
     kind: Kind
     modality: str
     aside: str
-    derivation: str
+    derivation: Derivation
     original: bool
     plane: str
     rows: int
@@ -299,12 +301,14 @@ def _facts(elements: Elements, header: Header | None, frame: Frame | None, plane
     described = f"{series} {protocol}"
     spacing = frame.spacing if frame is not None and frame.spacing is not None else ()
     number = elements.integer(0x00200011) if 0x00200011 in elements else None
+    kind = _kind(elements, header)
     return Facts(
-        kind=_kind(elements, header),
+        kind=kind,
         modality=header.dicom_modality if header is not None else _code(elements, 0x00080060),
         aside=str(header.aside or "") if header is not None else "",
-        derivation=words.derivation_of(kinds, described),
-        original=not kinds.upper().startswith("DERIVED"),
+        # Every film is a projection, and may be called one.
+        derivation="" if kind == "radiograph" else derivation_of(kinds, described),
+        original=is_original(kinds),
         plane=plane,
         rows=elements.integer(0x00280010) or 0,
         columns=elements.integer(0x00280011) or 0,

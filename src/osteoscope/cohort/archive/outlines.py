@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter, defaultdict
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from osteoscope.cohort.archive.copying import ToCopy, copy_stack, sources_of
 from osteoscope.cohort.archive.places import MASKS
-from osteoscope.cohort.regions import region_file, region_of
+from osteoscope.cohort.regions import is_lone, region_file, region_of
 from osteoscope.errors import InputError
 from osteoscope.imaging.marks import is_named, lesions_among, listed, read_marks
 from osteoscope.imaging.masks import write_mask
@@ -91,6 +92,7 @@ class _Told:
     def __init__(self) -> None:
         self._used: set[_File] = set()
         self._unused: dict[_File, str] = {}
+        self._concluded: Counter[str] = Counter()
 
     def used(self, path: Path) -> None:
         """Note that a file outlines a lesion."""
@@ -100,11 +102,19 @@ class _Told:
         """Note why a file outlines none; the first reason stands."""
         self._unused.setdefault(_file(path), sentence)
 
+    def concluded(self, sentences: Sequence[str]) -> None:
+        """Note what was concluded of an image's outline, whose numbers differ from image to image."""
+        self._concluded.update(re.sub(r"\d+", "some", sentence) for sentence in sentences)
+
     def notes(self) -> tuple[str, ...]:
-        """Say of how many files there is which reason."""
+        """Say of how many files there is which reason, and of how many images what was concluded."""
         reasons = Counter(sentence for file, sentence in self._unused.items() if file not in self._used)
-        return tuple(
-            f"Segmentations and structure sets that {sentence}: {count}." for sentence, count in reasons.most_common()
+        return (
+            *(f"Scans of which it is told that {sentence}: {count}." for sentence, count in self._concluded.items()),
+            *(
+                f"Segmentations and structure sets that {sentence}: {count}."
+                for sentence, count in reasons.most_common()
+            ),
         )
 
 
@@ -138,6 +148,7 @@ def _outlined(root: Path, image: Pictured, tasks: Sequence[ToCopy], names: Seque
             told.unused(one.path, f"outline no lesion in a scan ({one.reason})")
         if region.marked is None or not region.marked.any():
             return image
+        told.concluded(region.told)
         name = f"{MASKS}/{'/'.join(image.image.split('/')[1:])}.nii.gz"
         write_mask(root / name, region.marked, volume)
     return replace(image, mask=name)
@@ -175,7 +186,9 @@ def _chosen(copied: RegionFile, original: Marks, names: Sequence[str]) -> Region
     except InputError as fault:
         reason = f"which of its regions is the lesion's cannot be told, and has to be named by --roi-name: {shown}"
         raise InputError(reason, path=copied.path) from fault
-    return replace(copied, numbers=tuple(region.number for region in regions))
+    # By their names, as by their codes: names that are asked for are meant.
+    lone = not names and is_lone(original)
+    return replace(copied, numbers=tuple(region.number for region in regions), lone=lone)
 
 
 def _shown(copied: RegionFile) -> str:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _MOST_IDENTIFIERS = 3
 """More identifiers of one name, birth date and sex are no person's, but what an anonymiser writes."""
 
+_MOST_OF_A_STUDY = 24
+"""More identifiers of one study are no person's, but a UID that an anonymiser writes for everybody."""
+
 _NO_NAMES = re.compile(r"|anon\w*|no ?name|unknown|test|patient|xx+|removed|deidentified|name", re.IGNORECASE)
 
 _NO_BIRTHS = ("", "19000101", "19700101", "00000000", "18000101")
@@ -164,13 +167,16 @@ def _join_by_study(identities: Mapping[str, _Identity], groups: _Groups) -> set[
     """Join identifiers that share a study, unless they are different people; give the studies that these share.
 
     An identifier of which little is said agrees with many. Where it shares studies with people who differ, as what a
-    tool writes for all patients does, it is none of theirs.
+    tool writes for all patients does, it is none of theirs; nor is a study that more of them share than one person has.
     """
     of_study: defaultdict[str, list[str]] = defaultdict(list)
     partners: defaultdict[str, set[str]] = defaultdict(set)
     for identifier, identity in identities.items():
         for study in identity.studies:
             of_study[study].append(identifier)
+    shared = {study for study, identifiers in of_study.items() if len(identifiers) > _MOST_OF_A_STUDY}
+    for study in shared:
+        del of_study[study]
     for identifiers in of_study.values():
         for one, other in permutations(identifiers, 2):
             if identities[one].agrees(identities[other]):
@@ -180,7 +186,6 @@ def _join_by_study(identities: Mapping[str, _Identity], groups: _Groups) -> set[
         for identifier, others in partners.items()
         if not all(identities[one].agrees(identities[other]) for one, other in combinations(others, 2))
     }
-    shared = set()
     for study, identifiers in of_study.items():
         for one, other in combinations(identifiers, 2):
             if other in partners[one] and nobodys.isdisjoint((one, other)) and groups.agree(one, other):

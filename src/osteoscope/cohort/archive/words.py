@@ -10,6 +10,8 @@ import functools
 import re
 from typing import Literal
 
+from osteoscope.imaging.derivation import simplified
+
 Kernel = Literal["bone", "soft", ""]
 Weighting = Literal["T1", "T2", "STIR", "PD", "diffusion", ""]
 
@@ -47,19 +49,6 @@ _SOFT = re.compile(
     r"^(?:b[1-5]\d\w*|[bhq]r[1-4]\d\w*|fc[0-2]\d|standard|std\+?|soft\w*|smooth\w*|detail|lung\w*|[abc]|ub|uc|chst)$"
 )
 
-_LOCALISER = re.compile(
-    r"(?<![a-z])(?:locali[sz]er\w*|scout\w*|topogram\w*|surview|pilot|survey|3[- ]?plane|three[- ]?plane|loc|planscan)"
-    r"(?![a-z])"
-)
-_PROJECTION = re.compile(
-    r"(?<![a-z])(?:mip|minip|projection image|projection|vrt|vr|ssd|volume rendering|3d rendering|cpr)(?![a-z])"
-)
-_SUBTRACTED = re.compile(
-    # Behind FA a number is a flip angle.
-    r"(?<![a-z])(?:sub|subtraction|subtracted|adc|fa(?! ?=? ?\d)|colfa|trace|tensor|perfusion|cbf|cbv|mtt)(?![a-z])"
-)
-_REFORMATTED = re.compile(r"(?<![a-z])(?:mpr|reformat\w*|reformatted|csammpr)(?![a-z])")
-
 _WEIGHTINGS: tuple[tuple[Weighting, re.Pattern[str]], ...] = (
     ("STIR", re.compile(r"(?<![a-z])(?:stir|tirm)(?![a-z])")),
     ("diffusion", re.compile(r"(?<![a-z])(?:dwi|dti|diff\w*|ep2d|adc)(?![a-z])")),
@@ -82,14 +71,10 @@ _cached = functools.lru_cache(maxsize=4096)
 _NO_AGENT = re.compile(r"|no|none|nil|n|0|-+|(?:no|none|without|w/?o|ohne|kein\w*|nativ)(?: .*)?")
 
 
-def _plain(text: str) -> str:
-    return re.sub(r"[_\s\\]+", " ", text).lower().strip()
-
-
 @_cached
 def regions_in(text: str) -> frozenset[str]:
     """Give the regions of the body that a text names; every part of the spine is ``spine``, too."""
-    plain = _plain(text)
+    plain = simplified(text)
     found = {name for name, words in _REGION.items() if words.search(plain)}
     return frozenset(found | {"spine" for name in found if name in _SPINAL})
 
@@ -126,44 +111,17 @@ def kernel_of(text: str) -> Kernel:
 @_cached
 def weighting_of(text: str) -> Weighting:
     """Say what a description of an MR series calls it; empty where it does not say."""
-    plain = _plain(text)
+    plain = simplified(text)
     return next((name for name, words in _WEIGHTINGS if words.search(plain)), "")
 
 
 @_cached
 def contrast_of(agent: str, text: str) -> bool | None:
     """Say whether contrast was given: by the agent (0018,0010), else by the descriptions; None where neither says."""
-    stated = _plain(agent)
+    stated = simplified(agent)
     if not _NO_AGENT.fullmatch(stated) and not _PLAIN.search(stated):
         return True
-    plain = _plain(text)
+    plain = simplified(text)
     if _PLAIN.search(plain):
         return False
     return True if _ENHANCED.search(plain) else None
-
-
-@_cached
-def derivation_of(kinds: str, text: str) -> str:
-    """Say what an image was made from others for, or empty.
-
-    Parameters
-    ----------
-    kinds
-        Image Type (0008,0008).
-    text
-        Descriptions.
-
-    Returns
-    -------
-    ``localiser``, ``projection``, ``map`` (a difference or a computed map) or ``reformatted``.
-    """
-    plain = _plain(f"{kinds} {text}")
-    for name, words in (
-        ("localiser", _LOCALISER),
-        ("projection", _PROJECTION),
-        ("map", _SUBTRACTED),
-        ("reformatted", _REFORMATTED),
-    ):
-        if words.search(plain):
-            return name
-    return ""

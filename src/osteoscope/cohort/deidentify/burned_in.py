@@ -6,7 +6,9 @@ that were drawn into an image in one brightness; handwriting, faint text and sin
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +18,7 @@ from osteoscope.imaging.dicom import decode, read_header
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -79,6 +81,12 @@ _ONE_BRIGHTNESS = 0.03
 
 _SMALLEST, _LARGEST = 6, 48
 """Pixels of a character's height."""
+
+_OFF_BASE = 0.25
+"""Of the higher character's height: how much the bases of two in one line may differ."""
+
+_APART = int(_OFF_BASE * _LARGEST)
+"""Pixels that they differ by at most."""
 
 
 def why_suspect(data_set: Dataset, path: Path) -> str | None:
@@ -167,7 +175,7 @@ def _smaller(grey: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     return smaller
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Mark:
     """A connected group of pixels that may be a character."""
 
@@ -202,23 +210,28 @@ def _has_line(grey: NDArray[np.float32]) -> bool:
 
 def _longest_line(marks: Sequence[_Mark]) -> int:
     """Count the marks of the longest line: each beside the one before, as high, on one base and as bright."""
-    ordered = sorted(marks, key=lambda mark: mark.left)
-    longest = [1] * len(ordered)
-    for index, mark in enumerate(ordered):
-        for before in range(index - 1, -1, -1):
-            # A mark is at most twice as wide as high, and the gap to the next no wider than that is high.
-            if ordered[before].left < mark.left - 3 * _LARGEST:
-                break
-            if _follows(ordered[before], mark):
-                longest[index] = max(longest[index], longest[before] + 1)
-    return max(longest, default=0)
+    longest: dict[_Mark, int] = {}
+    # By their bases, so that of the thousands of marks of a noisy picture each is compared with those near it alone.
+    rows: defaultdict[int, list[_Mark]] = defaultdict(list)
+    for mark in sorted(marks, key=lambda mark: mark.left):
+        row = mark.bottom // _APART
+        near = chain.from_iterable(_beside(rows[number], mark) for number in (row - 1, row, row + 1))
+        longest[mark] = 1 + max((longest[one] for one in near if _follows(one, mark)), default=0)
+        rows[row].append(mark)
+    return max(longest.values(), default=0)
+
+
+def _beside(row: Sequence[_Mark], mark: _Mark) -> Iterator[_Mark]:
+    """Give those marks, the last first, that are not too far to the left of one."""
+    # A mark is at most twice as wide as high, and the gap to the next no wider than that is high.
+    return takewhile(lambda one: one.left >= mark.left - 3 * _LARGEST, reversed(row))
 
 
 def _follows(one: _Mark, other: _Mark) -> bool:
     height = max(one.height, other.height)
     return (
         min(one.height, other.height) >= 0.6 * height
-        and abs(one.bottom - other.bottom) <= 0.25 * height
+        and abs(one.bottom - other.bottom) <= _OFF_BASE * height
         and -1 <= other.left - one.right <= height
         and abs(one.brightness - other.brightness) <= _ONE_BRIGHTNESS
     )

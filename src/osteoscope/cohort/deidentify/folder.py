@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pydicom.datadict import keyword_for_tag
@@ -16,7 +16,7 @@ from pydicom.datadict import keyword_for_tag
 from osteoscope.cohort.deidentify.file import prepare
 from osteoscope.cohort.deidentify.journal import Entry, Journal
 from osteoscope.cohort.deidentify.key import Key
-from osteoscope.cohort.deidentify.profile import EDITION
+from osteoscope.cohort.deidentify.profile import EDITION, PROFILE_VERSION
 from osteoscope.errors import ConfigError, InputError, StorageError
 from osteoscope.imaging.discover import discover, look_into, printable
 from osteoscope.imaging.refusal import Refusal, RefusedImageError
@@ -24,6 +24,7 @@ from osteoscope.storage import (
     LOCK,
     folder_locked,
     remove_half_written,
+    sha256_of_file,
     short_hash,
     storage_error,
     write_bytes,
@@ -32,9 +33,10 @@ from osteoscope.storage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from osteoscope.cohort.deidentify.file import Prepared
     from osteoscope.imaging.discover import Found
 
 SCHEMA = "osteoscope-deidentification/1"
@@ -42,6 +44,8 @@ SCHEMA = "osteoscope-deidentification/1"
 REPORT, REPORT_TABLE = "report.json", "report.csv"
 
 _REMEDY_OF_PLACES = "choose another folder with -o"
+
+_ANOTHER = "it is not the file that was released, and its row of this list has to be: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +158,8 @@ def deidentify_folder(
 ) -> dict[str, Any]:
     """Copy every DICOM file of a folder without what identifies its patient.
 
-    What was done before, with the same key and into the same folder, is not done again. A run that ends early leaves
-    whole files only, and the next one goes on.
+    What was done before, with the same key and profile and into the same folder, is not done again. A run that ends
+    early leaves whole files only, and the next one goes on.
 
     Parameters
     ----------
@@ -166,7 +170,8 @@ def deidentify_folder(
     key
         Where left out, ``OUTPUT.key.json`` beside the output; made where there is none.
     released
-        A text file with a name a line, as the list of what was left out has them: files that a person has looked at.
+        A text file with a name a line, or rows of the list of what was left out: files that a person has looked at. A
+        name releases the very file that was quarantined first under it, a row the file whose SHA-256 it has.
     progress
         Is told how many of how many files are done.
 
@@ -205,8 +210,8 @@ def _refuse_strange(places: Places) -> None:
         raise StorageError(reason, path=places.output, remedy=_REMEDY_OF_PLACES)
 
 
-def _released_names(path: Path | None, journal: Journal) -> frozenset[str]:
-    """Read the list of files that a person has looked at.
+def _released_names(path: Path | None, journal: Journal) -> dict[str, str]:
+    """Read the list of files that a person has looked at: by name, the SHA-256 where the list has it, else empty.
 
     Raises
     ------
@@ -214,37 +219,38 @@ def _released_names(path: Path | None, journal: Journal) -> frozenset[str]:
         If it cannot be read, or names a file that was never quarantined.
     """
     if path is None:
-        return frozenset()
+        return {}
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
         reason = "the list of released files cannot be read as text in UTF-8"
         raise InputError(reason, path=path, remedy="write one name a line") from error
-    names = [name for line in lines if (name := _released_name(line, journal))]
-    for number, name in enumerate(names, start=1):
+    rows = [(name, digest) for name, digest in (_released_row(line, journal) for line in lines) if name]
+    for number, (name, _) in enumerate(rows, start=1):
         if name not in journal.known or not (
             journal.known[name].outcome == "quarantined" or journal.known[name].target
         ):
             reason = f"name {number} of the list is of no file that was quarantined"
             raise InputError(reason, path=path, remedy="copy the names from the list of what was left out")
-    return frozenset(names)
+    return dict(rows)
 
 
-def _released_name(line: str, journal: Journal) -> str:
+def _released_row(line: str, journal: Journal) -> tuple[str, str]:
     """Read a line as a name, or as the list of what was left out has it; of a comment or an empty line nothing."""
     name = line.strip()
     if name in journal.known or not name:
-        return name
+        return name, ""
     with contextlib.suppress(csv.Error):
-        listed = next(csv.reader([name], strict=True))[0]
-        name = listed if listed in journal.known else name
-    return "" if name.startswith("#") and name not in journal.known else name
+        row = next(csv.reader([name], strict=True))
+        if row[0] in journal.known:
+            return row[0], row[-1] if len(row) == len(_LEFT_OUT) else ""
+    return "" if name.startswith("#") else name, ""
 
 
 class _Run:
     """Takes one file after the other."""
 
-    def __init__(self, places: Places, key: Key, journal: Journal, released: frozenset[str]) -> None:
+    def __init__(self, places: Places, key: Key, journal: Journal, released: Mapping[str, str]) -> None:
         self._places = places
         self._key = key
         self._journal = journal
@@ -271,7 +277,7 @@ class _Run:
     def _take_zip(self, path: Path) -> None:
         name = self._name(path)
         members = self._journal.members[name]
-        if self._is_done(name, path) and not self._released & members and self._all_there(members):
+        if self._is_done(name, path) and members.isdisjoint(self._released) and self._all_there(members):
             self._seen.update((name, *members))
             return
         try:
@@ -297,7 +303,7 @@ class _Run:
         known = self._journal.known.get(name)
         if known is None or known.outcome == "refused" or not self._all_there([name]):
             return False
-        if known.outcome == "quarantined" and name in self._released:
+        if known.profile != _profile() or (known.outcome == "quarantined" and name in self._released):
             return False
         size, modified = _stamp(of)
         return (known.size, known.modified) == (size, modified)
@@ -308,17 +314,36 @@ class _Run:
         if self._is_done(name, of):
             return
         try:
-            prepared = prepare(path, self._key, released=name in self._released)
+            released = self._is_released(path, name, of)
+            prepared = prepare(path, self._key, released=released)
         except RefusedImageError as error:
             self._keep(of, name, "refused", reason=error.message)
             return
         report = prepared.report
+        source = _sha256(path) if released or prepared.content is None else ""
         if prepared.content is None:
-            self._keep(of, name, "quarantined", patient=report.patient, reason=report.quarantined or "")
+            again = name in self._released
+            reason = f"{_ANOTHER if again else ''}{report.quarantined}"
+            self._keep(of, name, "quarantined", patient=report.patient, reason=reason, source=source, again=again)
             return
-        self._write(prepared.content, name, of, target=str(prepared.place), instance=prepared.instance, report=report)
+        self._write(prepared, name, of, source)
 
-    def _write(self, content: bytes, name: str, of: Path, *, target: str, instance: str, report: Any) -> None:
+    def _is_released(self, path: Path, name: str, of: Path) -> bool:
+        """Tell whether a person has looked at the pixels of this very file, and not only at one of its name."""
+        known = self._journal.known.get(name)
+        if known is None:
+            return False
+        if name not in self._released:
+            # It stays released, as long as it is the same.
+            return bool(known.target and known.source) and known.source == _sha256(path)
+        wanted = self._released[name] or ("" if known.again else known.source)
+        if wanted or known.again:
+            return bool(wanted) and wanted == _sha256(path)
+        return (known.size, known.modified) == _stamp(of)
+
+    def _write(self, prepared: Prepared, name: str, of: Path, source: str) -> None:
+        report, target, instance = prepared.report, str(prepared.place), prepared.instance
+        content = prepared.content or b""
         digest = hashlib.sha256(content).hexdigest()
         known = self._journal.known.get(name)
         # Its number in the series is part of a file's name, so two of one UID may be called differently.
@@ -345,6 +370,7 @@ class _Run:
             instance=instance,
             removed=report.removed,
             guessed=report.guessed,
+            source=source,
         )
 
     def _refuse(self, found: Found, called: dict[Path, tuple[str, Path]]) -> None:
@@ -366,7 +392,8 @@ class _Run:
         size, modified = _stamp(of)
         zipped = self._name(of)
         archive = zipped if name.startswith(f"{zipped}!") else ""
-        self._journal.add(Entry(name=name, size=size, modified=modified, outcome=outcome, archive=archive, **more))
+        entry = Entry(name=name, size=size, modified=modified, outcome=outcome, archive=archive, **more)
+        self._journal.add(replace(entry, profile=_profile()))
 
     def close(self) -> dict[str, Any]:
         """Write the report into the output, and the list of what was left out beside the key."""
@@ -378,14 +405,19 @@ class _Run:
                 if entry.outcome in ("quarantined", "refused"):
                     left_out.append(entry)
         report = _report(tally, self._key.fingerprint, beside=self._beside)
-        rows = [(entry.name, entry.outcome, entry.reason) for entry in left_out]
-        _write_private(self._places.left_out, _table(("file", "outcome", "reason"), rows))
+        rows = [(entry.name, entry.outcome, entry.reason, entry.source) for entry in left_out]
+        _write_private(self._places.left_out, _table(_LEFT_OUT, rows))
         write_text(self._places.output / REPORT_TABLE, _table(_COLUMNS, _action_rows(tally)))
         write_json(self._places.output / REPORT, report)
         return report
 
 
 _COLUMNS = ("tag", "name", "action", "elements")
+_LEFT_OUT = ("file", "outcome", "reason", "sha256")
+
+
+def _profile() -> str:
+    return f"{EDITION}.{PROFILE_VERSION}"
 
 
 def _paths_of(found: Found) -> Iterator[Path]:
@@ -412,6 +444,13 @@ def _stamp(path: Path) -> tuple[int, int]:
         status = path.stat()
         return status.st_size, status.st_mtime_ns
     return 0, 0
+
+
+def _sha256(path: Path) -> str:
+    """Hash a file; of what cannot be read, nothing."""
+    with contextlib.suppress(OSError):
+        return sha256_of_file(path)
+    return ""
 
 
 def _report(tally: Tally, fingerprint: str, *, beside: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -52,6 +53,12 @@ class Entry:
         As in `osteoscope.cohort.deidentify.file.FileReport`.
     guessed
         Whether the patient had no identifier.
+    profile
+        Edition and version of the profile that it was done by; empty of what was done before entries said so.
+    source
+        SHA-256 of a file that was quarantined, whether or not a person released it since.
+    again
+        Whether it was quarantined although its name was released, since another file had that name then.
     """
 
     name: str
@@ -66,6 +73,9 @@ class Entry:
     reason: str = ""
     removed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     guessed: bool = False
+    profile: str = ""
+    source: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +87,9 @@ class Known:
     modified: int
     outcome: str
     target: str
+    profile: str
+    source: str
+    again: bool
 
 
 class Journal:
@@ -101,7 +114,9 @@ class Journal:
 
     def __init__(self, path: Path, fingerprint: str, source: Path) -> None:
         self._path = path
-        self._head = {"schema": JOURNAL_SCHEMA, "key": fingerprint, "source": str(source.resolve())}
+        # What is no UTF-8 could not be written, and stands escaped.
+        place = os.fsencode(source.resolve()).decode("utf-8", "backslashreplace")
+        self._head = {"schema": JOURNAL_SCHEMA, "key": fingerprint, "source": place}
         self._lines = 0
         self._whole = 0
         self.known: dict[str, Known] = {}
@@ -158,7 +173,15 @@ class Journal:
 
     def _note(self, number: int, entry: Entry) -> None:
         self.known[entry.name] = Known(
-            line=number, size=entry.size, modified=entry.modified, outcome=entry.outcome, target=entry.target
+            line=number,
+            size=entry.size,
+            modified=entry.modified,
+            outcome=entry.outcome,
+            target=entry.target,
+            # Of hundreds of thousands of files it is one.
+            profile=sys.intern(entry.profile),
+            source=entry.source,
+            again=entry.again,
         )
         if entry.archive:
             stamp = entry.size, entry.modified
