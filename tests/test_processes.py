@@ -56,6 +56,16 @@ def test_it_outlives_an_interruption_and_not_the_process_that_started_it(tmp_pat
         assert not first.stderr.read()
 
 
+@pytest.mark.parametrize(("ignored", "code"), [("SIGUSR1", 128 + signal.SIGHUP), ("SIGHUP", 0)])
+def test_a_process_ends_with_its_terminal_unless_it_is_said_not_to(ignored: str, code: int) -> None:
+    """As nohup says it."""
+    program = (
+        "import os, signal; from osteoscope.processes import end_in_order; "
+        f"signal.signal(signal.{ignored}, signal.SIG_IGN); end_in_order(); os.kill(os.getpid(), signal.SIGHUP)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == code
+
+
 @pytest.mark.parametrize(
     "fault",
     [

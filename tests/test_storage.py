@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,55 @@ def test_a_folder_whose_making_fails_leaves_the_one_that_was_there(tmp_path: Pat
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["out", "out/first"]
     write("third", fails=False)
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["out", "out/third"]
+
+
+@pytest.mark.parametrize(("umask", "rights"), [(0o077, 0o700), (0o027, 0o750), (0o002, 0o775)])
+def test_a_folder_has_the_rights_that_the_umask_leaves(tmp_path: Path, umask: int, rights: int) -> None:
+    before = os.umask(umask)
+    try:
+        with folder_written_whole(tmp_path / "out") as beside:
+            assert stat.S_IMODE(beside.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == rights
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    """An output is often a link to a larger disk."""
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "out"
+    link.symlink_to(tmp_path / "disk" / "out")
+    for name in ("first", "second"):
+        refuse_existing(link, kind="a text", marker="first", others=frozenset())
+        with folder_written_whole(link) as beside:
+            assert beside.parent == tmp_path / "disk"
+            (beside / name).touch()
+        assert link.is_symlink()
+        assert [path.name for path in (tmp_path / "disk" / "out").iterdir()] == [name]
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["out"]
+
+
+def test_what_could_not_be_written_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as fault, folder_written_whole(tmp_path / "out") as beside:
+        (beside / ("x" * 300)).touch()
+    assert str(fault.value).startswith(f"{tmp_path / 'out'}: could not be written: file name too long")
+
+
+@pytest.mark.parametrize("name", ["file/out", "x" * 250])
+def test_where_nothing_can_be_made_is_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    """Below a file, and where the folder beside would have a longer name than there can be."""
+    target = tmp_path / name
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="could not be written") as fault:
+        refuse_existing(target, kind="a cohort", marker="cohort.json", others=frozenset())
+    assert fault.value.path == target
+    assert fault.value.remedy
+
+
+def test_what_is_tried_before_the_work_leaves_nothing(tmp_path: Path) -> None:
+    refuse_existing(tmp_path / "a" / "b", kind="a cohort", marker="cohort.json", others=frozenset())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interruption_at_the_last_moment_leaves_one_of_both_folders(

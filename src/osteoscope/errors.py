@@ -93,7 +93,6 @@ class StorageError(OsteoscopeError):
 
 _EXTRAS = {
     "dicomanonymizer": "study",
-    "filelock": "study",
     "jinja2": "report",
     "lightning_fabric": "train",
     "matplotlib": "report",

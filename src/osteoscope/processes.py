@@ -1,4 +1,4 @@
-"""Processes beside this one, which leave interruptions to it and end when it is gone."""
+"""Processes: how one ends in order, and others beside it, which leave interruptions to it and end when it is gone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ _LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 MOST_BESIDE = 8
 """Processes that fit networks at the same time, at most."""
+
+
+def end_in_order() -> None:
+    """Let what this process has begun be put away where it is told to end, or its terminal closes (SIGTERM, SIGHUP).
+
+    It then exits with 128 and the signal's number, as a shell has it. What is ignored stays so, as ``nohup`` asks for.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _exit)
+
+
+def _exit(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def spawning() -> SpawnContext:

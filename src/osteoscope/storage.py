@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -108,7 +109,8 @@ def file_written_whole(path: Path) -> Iterator[IO[bytes]]:
 def folder_written_whole(target: Path) -> Iterator[Path]:
     """Give a temporary folder beside `target` that becomes `target` when the block ends well.
 
-    An existing `target` is replaced at the end only, so a failure loses nothing that was there.
+    An existing `target` is replaced at the end only, so a failure loses nothing that was there. Where it is a link,
+    what it leads to is meant. Until the end nobody else may read what is written; then who may is as of any new folder.
 
     Raises
     ------
@@ -117,16 +119,42 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
     """
     beside: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        place = _behind_links(target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = _folder_beside(place, ".tmp")
         yield beside
-        beside.chmod(0o755)
-        _replace_folder(beside, target)
+        beside.chmod(_rights_of_a_new_folder_in(beside))
+        _replace_folder(beside, place)
     except OSError as error:
-        raise storage_error(error, Path(error.filename or target)) from error
+        raise storage_error(error, _meant_by(error, target)) from error
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _behind_links(target: Path) -> Path:
+    return target.resolve() if target.is_symlink() else target
+
+
+def _folder_beside(target: Path, suffix: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=suffix, dir=target.parent))
+
+
+def _rights_of_a_new_folder_in(folder: Path) -> int:
+    """Find which rights the umask and the folder leave to a new one: to ask for the umask is to change it."""
+    tried = folder / ".tried"
+    tried.mkdir()
+    rights = stat.S_IMODE(tried.stat().st_mode)
+    tried.rmdir()
+    return rights
+
+
+def _meant_by(error: OSError, target: Path) -> Path:
+    """Give the file that an error is about, or the target where it is about what only lies beside it for a while."""
+    if not isinstance(error.filename, str):
+        return target
+    found = Path(error.filename)
+    return target if any(part.startswith(f".{target.name}.") for part in found.parts) else found
 
 
 @contextlib.contextmanager
@@ -147,7 +175,6 @@ def folder_locked(folder: Path, *, otherwise: OsteoscopeError) -> Iterator[None]
     StorageError
         If the operating system refuses.
     """
-    # Not of the base install.
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / LOCK)
@@ -169,7 +196,7 @@ def _replace_folder(source: Path, target: Path) -> None:
     if not target.exists():
         source.replace(target)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    aside = _folder_beside(target, ".old")
     try:
         target.replace(aside / target.name)
         source.replace(target)
@@ -195,6 +222,8 @@ def remove_half_written(folder: Path) -> None:
 def refuse_existing(target: Path, *, kind: str, marker: str, others: frozenset[str]) -> None:
     """Refuse to write over anything but an earlier output of the same kind with nothing else in it.
 
+    What `folder_written_whole` needs in the end is tried, too: a folder beside the target.
+
     Parameters
     ----------
     target
@@ -210,7 +239,7 @@ def refuse_existing(target: Path, *, kind: str, marker: str, others: frozenset[s
     ------
     StorageError
         If `target` is a file, or a folder that is not such an output, or holds something beside it, or that may not be
-        looked at.
+        looked at, or where nothing may be written.
     """
     remedy = "choose another folder with -o"
     try:
@@ -219,6 +248,7 @@ def refuse_existing(target: Path, *, kind: str, marker: str, others: frozenset[s
             raise StorageError("is the folder that this runs in, and cannot be replaced", path=target, remedy=remedy)
         present = {path.name for path in target.iterdir()} if is_folder else set()
         if not present and (is_folder or not target.exists()):
+            _try_to_write_beside(target)
             return
     except OSError as error:
         raise storage_error(error, target) from error
@@ -226,6 +256,21 @@ def refuse_existing(target: Path, *, kind: str, marker: str, others: frozenset[s
         raise StorageError(f"is already there and is not {kind}", path=target, remedy=remedy)
     for strange in sorted(present - {marker} - others):
         raise StorageError(f"holds {strange}, which is no part of {kind} and would be lost", path=target, remedy=remedy)
+    _try_to_write_beside(target)
+
+
+def _try_to_write_beside(target: Path) -> None:
+    """See, before long work, that a folder may be made beside the target, or where the folder that shall hold it is."""
+    try:
+        place = _behind_links(target).absolute()
+        while not place.parent.exists():
+            place = place.parent
+        tried = _folder_beside(place, ".tmp")
+    except OSError as error:
+        raise storage_error(error, target) from error
+    # Another process may have cleared it away.
+    with contextlib.suppress(OSError):
+        tried.rmdir()
 
 
 def sha256_of_file(path: Path) -> str:

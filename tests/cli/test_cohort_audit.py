@@ -110,5 +110,16 @@ def test_a_cohort_shares_its_patients_with_itself(clean: Path) -> None:
     assert {"shared-patient", "shared-pixels"} <= set(kinds)
 
 
+def test_the_images_of_either_cohort_may_have_moved(clean: Path, tmp_path: Path) -> None:
+    other = write_cohort_of(tmp_path / "images", entries(3, (12, 12), views=1))
+    write_cohort(other, tmp_path / "other")
+    (tmp_path / "images").rename(tmp_path / "moved")
+    done = run(clean, "--against", tmp_path / "other")
+    assert isinstance(done.exception, CohortError)
+    assert done.exception.remedy == "name the folder that holds the images with --against-images"
+    done = run(clean, "--against", tmp_path / "other", "--against-images", tmp_path / "moved")
+    assert done.exit_code == 0, done.output
+
+
 def test_what_is_no_cohort_is_a_fault(tmp_path: Path) -> None:
     assert isinstance(run(tmp_path).exception, CohortError)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
+from dicom_files import write_series
 from samples import HEEDING_INTERRUPTS, write_table_cohort
 
 import osteoscope
@@ -70,6 +74,71 @@ main()
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "pip install 'osteoscope[study]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cohort", "audit", "a" * 300], "a/cohort.json: could not be read or written: file name too long (choose"),
+        (
+            ["cohort", "deidentify", ".", "-o", "loop"],
+            "loop: could not be read or written: too many levels of symbolic",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("ended", [signal.SIGTERM, signal.SIGHUP])
+def test_a_verb_that_is_told_to_end_leaves_no_patients_files(tmp_path: Path, ended: signal.Signals) -> None:
+    slices = write_series(tmp_path / "ct", np.zeros((150, 96, 96), np.uint16))
+    with zipfile.ZipFile(tmp_path / "patient.zip", "w") as packed:
+        for path in slices:
+            packed.write(path, path.name)
+    unpacked = tmp_path / "tmp"
+    unpacked.mkdir()
+    command: list[str | Path] = [sys.executable, "-c", "from osteoscope.cli.main import main; main()", "inspect"]
+    environment = {**os.environ, "TMPDIR": str(unpacked)}
+    with subprocess.Popen([*command, tmp_path / "patient.zip"], env=environment, stderr=subprocess.PIPE) as process:
+        while not list(unpacked.glob("osteoscope-*")) and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(ended)
+        said = process.communicate(timeout=30)[1]
+    assert (process.returncode, list(unpacked.iterdir())) == (128 + ended, [])
+    assert b"Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_processes_of_a_verb_end_with_it(tmp_path: Path) -> None:
+    command: list[str | Path] = [sys.executable, "-c", "from osteoscope.cli.main import main; main()", "phantom"]
+    arguments = ["--patients", "60", "--processes", "2", "--pixels", "64", "--planes", "8"]
+    with subprocess.Popen([*command, *arguments, "-o", tmp_path / "out"], stderr=subprocess.PIPE) as process:
+        while not list(tmp_path.glob("out/images/*")) and process.poll() is None:
+            time.sleep(0.02)
+        process.terminate()
+        # Those beside it write there, too, so that this ends only when they have.
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert not list(tmp_path.glob("out/images/.*"))
+    assert b"Traceback" not in said
+
+
+@pytest.mark.parametrize("arguments", [["cohort", "audit"], ["demo", "-o"]])
+def test_a_base_install_says_what_else_to_install(tmp_path: Path, arguments: list[str]) -> None:
+    code = "import sys; sys.modules.update(dict.fromkeys(('pandas', 'scipy', 'sklearn')))\n"
+    command = [sys.executable, "-c", f"{code}from osteoscope.cli.main import main; main()", *arguments]
+    done = subprocess.run([*command, tmp_path / "a"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+    assert "pip install 'osteoscope[study]'" in done.stderr
+    assert not (tmp_path / "a").exists()
 
 
 def test_covariates_on_the_command_line_are_those_of_the_settings() -> None:

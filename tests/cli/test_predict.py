@@ -56,6 +56,13 @@ def test_people_get_a_line_a_study_and_a_closing_one(scan_bundle: Path, tmp_path
     assert again.stdout.splitlines()[-1].startswith("Studies answered: 1 (1 of them before), refused: 1.")
 
 
+def test_people_get_the_reasons_beside_a_verdict(scan_bundle: Path, tmp_path: Path) -> None:
+    arguments = ["predict", str(scan_bundle), str(ct(tmp_path, "1")), "-o", str(tmp_path / "out"), "--age", "20"]
+    line = CliRunner().invoke(app, [*arguments, "--threads", "1"]).stdout.splitlines()[0]
+    assert "(osteosarcoma 0." in line
+    assert line.endswith(" and 3 more] The bundle's networks make no use of the patient's age.")
+
+
 def test_the_summary_for_machines_is_the_only_thing_on_standard_output(scan_bundle: Path, tmp_path: Path) -> None:
     command = [*COMMAND, str(scan_bundle), str(ct(tmp_path, "1")), "-o", str(tmp_path / "out"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

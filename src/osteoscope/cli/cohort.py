@@ -211,6 +211,9 @@ def audit(
     against: Annotated[
         Path | None, typer.Option(help="Folder of another cohort; no patient and no picture may be in both.")
     ] = None,
+    against_images: Annotated[
+        Path | None, typer.Option(help="Where the images of the other cohort lie, if they have moved.")
+    ] = None,
     roi: Annotated[
         Literal["none", "box", "outline"],
         typer.Option(help="What will be read of an image: all of it, or the square round the lesion's box or outline."),
@@ -225,14 +228,22 @@ def audit(
     Exits with 3 if something blocks that was not accepted.
     """
     from osteoscope import workflow
-    from osteoscope.cohort.audit import raise_if_blocked
 
     accepted = accepted_pairs(accept, because)
     with counted("looking at images") as progress:
         found = workflow.audit_cohort(
-            cohort, against=against, roi=roi, accepted=accepted, images=images, progress=progress
+            cohort,
+            against=against,
+            roi=roi,
+            accepted=accepted,
+            images=images,
+            against_images=against_images,
+            progress=progress,
         )
     summary(found.to_json(), _audit_lines(found), as_json=json)
+    # Behind the verb, which says what is not installed.
+    from osteoscope.cohort.audit import raise_if_blocked
+
     raise_if_blocked(found.settled.open)
 
 
@@ -273,7 +284,9 @@ def outline(
     files: Annotated[
         list[Path], typer.Argument(help="DICOM segmentations, structure sets, or NIfTI, MetaImage and NRRD masks.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Mask to write, as .nii.gz.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Mask to write, as .nii.gz; an earlier one is replaced.")
+    ],
     roi_names: RoiNames = None,
     json: Json = False,
 ) -> None:

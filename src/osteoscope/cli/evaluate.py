@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from osteoscope.cli.cohort import Accept, Because, accepted_pairs
-from osteoscope.cli.terminal import counted, log, study_lines, summary
+from osteoscope.cli.terminal import log, staged, study_lines, summary
 
 
 def evaluate(
@@ -27,6 +28,9 @@ def evaluate(
         typer.Option(
             help="Folder of the cohort that the bundle was trained on, to look for near duplicates across both."
         ),
+    ] = None,
+    training_images: Annotated[
+        Path | None, typer.Option(help="Where the images of that cohort lie, if they have moved.")
     ] = None,
     accept: Accept = None,
     because: Because = None,
@@ -48,19 +52,22 @@ def evaluate(
     from osteoscope import workflow
 
     accepted = accepted_pairs(accept, because)
-    log("auditing the cohort, then reading its patients")
-    with counted("reading patients") as progress:
+    audit = "auditing the cohort"
+    log(f"{audit}, then reading its patients")
+    with staged(audit) as stages:
         study = workflow.evaluate(
             bundle,
             cohort,
             output,
             roi=roi,
             training=training,
+            training_images=training_images,
             accept=accepted,
             threads=threads,
             images=images,
             truth=truth,
-            progress=progress,
+            progress=partial(stages, "reading patients"),
+            audited_so_far=partial(stages, audit),
         )
     value = {"evaluation": str(study.folder), "report": str(study.report), "metrics": study.metrics}
     summary(value, [*study_lines(study.metrics), f"Report: {study.report}"], as_json=json)

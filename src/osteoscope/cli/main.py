@@ -1,12 +1,15 @@
 """The ``osteoscope`` command.
 
-Exit codes: 0 done, 1 a bug, 2 usage, 3 a fault that the operator can mend, 130 interrupted, 141 whoever read the output
-left, as ``head`` does.
+Exit codes: 0 done, 1 a bug, 2 usage, 3 a fault that the operator can mend, 129 the terminal closed, 130 interrupted,
+141 whoever read the output left, as ``head`` does, 143 told to end.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -25,9 +28,26 @@ from osteoscope.cli import (
     train,
 )
 from osteoscope.errors import OsteoscopeError
+from osteoscope.processes import end_in_order
 
 FAULT = 3
 READER_LEFT = 141
+
+_FREE_SPACE = "free some space, or choose another folder, and run the same command again"
+_REMEDIES = {
+    errno.EACCES: "ask for the right to it, or name another",
+    errno.EPERM: "ask for the right to it, or name another",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "name what the links should lead to",
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: "choose a folder on a disk that takes larger files",
+    errno.EROFS: "choose a folder that is not read-only",
+}
+"""Of what the operating system may refuse anywhere; all else that it refuses unforeseen is a bug."""
+
+_LOOP = "Symlink loop from "
+"""What pathlib says of a link that leads to itself, before Python 3.13."""
 
 app = typer.Typer(
     name="osteoscope",
@@ -58,6 +78,7 @@ def version() -> None:
 
 def main() -> None:
     """Run the command line, and turn faults into one line and an exit code."""
+    end_in_order()
     try:
         app()
     except SystemExit as end:
@@ -66,6 +87,30 @@ def main() -> None:
             sys.exit(READER_LEFT)
         raise
     except OsteoscopeError as fault:
-        # One line, whatever the fault's text holds.
-        sys.stderr.write(f"osteoscope: {' '.join(str(fault).split())}\n")
-        sys.exit(FAULT)
+        _end_with(fault)
+    except (OSError, RuntimeError) as error:
+        found = _refusal_of_system(error)
+        if found is None:
+            raise
+        _end_with(found)
+
+
+def _end_with(fault: OsteoscopeError) -> NoReturn:
+    # One line, whatever the fault's text holds.
+    sys.stderr.write(f"osteoscope: {' '.join(str(fault).split())}\n")
+    sys.exit(FAULT)
+
+
+def _refusal_of_system(error: OSError | RuntimeError) -> OsteoscopeError | None:
+    """Say what the operating system refused in a place where nothing else does; None where that is a bug."""
+    if isinstance(error, OSError):
+        number, path = error.errno, error.filename
+    elif str(error).startswith(_LOOP):
+        number, path = errno.ELOOP, str(error).removeprefix(_LOOP).strip("'\"")
+    else:
+        return None
+    if number not in _REMEDIES:
+        return None
+    where = os.fsdecode(path) if isinstance(path, str | bytes) else None
+    reason = f"could not be read or written: {os.strerror(number).lower()}"
+    return OsteoscopeError(reason if where else f"a file {reason}", path=where, remedy=_REMEDIES[number])

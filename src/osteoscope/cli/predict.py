@@ -118,5 +118,4 @@ def _line(row: StudyRow) -> str:
     shares = ", ".join(f"{slug} {share:.2f}" for slug, share in (row.probabilities or {}).items())
     more = f" and {row.files - 1} more" if row.files > 1 else ""
     said = f"{row.verdict} ({shares})" if shares else row.verdict
-    told = " ".join(row.reasons) if row.probabilities is None else ""
-    return " ".join(filter(None, (f"{row.study}  {said}", f"[{row.file}{more}]", told)))
+    return " ".join((f"{row.study}  {said}", f"[{row.file}{more}]", *row.reasons))

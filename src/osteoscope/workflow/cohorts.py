@@ -191,7 +191,7 @@ def cohort_from_dicom(
     InputError, CohortError, ConfigError, StorageError
         If the archive, a table, the key or the index cannot be used, or something cannot be written.
     """
-    require("dicomanonymizer", "filelock", "pandas", "pyarrow", "scipy")
+    require("dicomanonymizer", "pandas", "pyarrow", "scipy")
     from osteoscope.cohort.archive.choice import Wishes
     from osteoscope.cohort.archive.places import archive_at, held
     from osteoscope.cohort.archive.series_table import SERIES_TABLE
@@ -263,6 +263,7 @@ def audit_cohort(
     folds: int | None = 5,
     accepted: Sequence[tuple[str, str]] = (),
     images: Path | None = None,
+    against_images: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AuditSummary:
     """Look for all that would make a result on a cohort a lie; what is found does not raise.
@@ -279,8 +280,8 @@ def audit_cohort(
         Of the cross-validation of a network; None where one that is finished is evaluated.
     accepted
         Kinds of findings to go on in spite of, each with the reason.
-    images
-        Where the cohort's images lie, if they have moved.
+    images, against_images
+        Where the cohort's images, and those of the other, lie, if they have moved.
     progress
         Is told how many of how many pictures are seen.
 
@@ -297,7 +298,7 @@ def audit_cohort(
 
     decided = [Accepted(kind=kind, because=because) for kind, because in accepted]
     cohort = read_cohort(folder, images=images)
-    other = None if against is None else read_cohort(against)
+    other = None if against is None else read_cohort(against, images=against_images, named="--against-images")
     found = audit(cohort, roi=roi, folds=folds, against=other, progress=progress)
     return AuditSummary(folder=folder, audit=found, settled=settle(found.findings, decided))
 

@@ -67,7 +67,7 @@ def deidentify(
     InputError, ConfigError, StorageError
         If a folder, the key or the list cannot be used, or something cannot be written.
     """
-    require("dicomanonymizer", "filelock", "scipy")
+    require("dicomanonymizer", "scipy")
     from osteoscope.cohort.deidentify.folder import Places, deidentify_folder
 
     places = Places.of(source, output, key)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from osteoscope.errors import ConfigError
+from osteoscope.errors import ConfigError, StorageError, require
+from osteoscope.storage import storage_error
 from osteoscope.workflow.cohorts import CohortSummary, audit_cohort, cohort_from_table
 from osteoscope.workflow.evaluating import evaluate
-from osteoscope.workflow.phantoms import LABELS, make_phantoms
+from osteoscope.workflow.phantoms import HEADER, LABELS, make_phantoms
 from osteoscope.workflow.study import CASES_FOLDER
-from osteoscope.workflow.training import BUNDLE_FOLDER, train, training_config
+from osteoscope.workflow.training import BUNDLE_FOLDER, LIBRARIES, train, training_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ TRAINING_SITES, HELD_OUT_SITES = ("A", "B"), ("C",)
 LEAST_PATIENTS = 20
 """Of each of the two cohorts: with fewer, figures say nothing and a fold may lack a class."""
 
+_LEARNING = "sites-a-b"
 _SOURCE = "phantom"
 _FOLDS = 3
 _COVARIATES: tuple[Covariate, ...] = ("age", "sex", "level")
@@ -96,8 +98,8 @@ def demo(
 ) -> DemoSummary:
     """Draw phantom patients, train on two simulated sites and judge the bundle on a third.
 
-    Every step keeps what is there: the same call goes on where another was interrupted. Nothing that comes out is
-    evidence of anything clinical.
+    Every step keeps what is there: the same call goes on where another was interrupted; a cohort and an evaluation are
+    made anew. Nothing that comes out is evidence of anything clinical.
 
     Parameters
     ----------
@@ -125,7 +127,9 @@ def demo(
     if min(patients, held_out) < LEAST_PATIENTS:
         reason = f"expected {LEAST_PATIENTS} patients or more in each cohort, got {patients} and {held_out}"
         raise ConfigError(reason, remedy="ask for more")
-    learning, held = output / "sites-a-b", output / "site-c"
+    require(*LIBRARIES)
+    learning, held = output / _LEARNING, output / "site-c"
+    _refuse_other(output)
     cohort = _cohort_of(learning, output / "cohort", patients, TRAINING_SITES, seed=seed, watcher=watcher)
     # The patients of another seed, so that none is in both.
     other = _cohort_of(held, output / "cohort-site-c", held_out, HELD_OUT_SITES, seed=seed + 1, watcher=watcher)
@@ -145,6 +149,19 @@ def demo(
             progress=progress,
         )
     return DemoSummary(folder=output, audit=audited, run=run, evaluation=evaluation)
+
+
+def _refuse_other(output: Path) -> None:
+    """Refuse a folder that holds anything, unless a demonstration has begun there, with the patients to learn from."""
+    try:
+        present = {path.name for path in output.iterdir()} if output.is_dir() else set()
+        begun = (output / _LEARNING / HEADER).is_file()
+    except OSError as error:
+        raise storage_error(error, output) from error
+    strange = sorted(name for name in present - {_LEARNING} if not name.startswith("."))
+    if strange and not begun:
+        reason = f"holds {strange[0]} and no demonstration that could be gone on with"
+        raise StorageError(reason, path=output, remedy="choose another folder with -o")
 
 
 def _cohort_of(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from osteoscope.errors import InputError, StorageError
+from osteoscope.storage import storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +66,7 @@ def outline_lesion(image: Path, files: Sequence[Path], output: Path, *, names: S
     files
         That may outline the lesion in it; `osteoscope.cohort.regions` chooses among them.
     output
-        The mask, as NIfTI.
+        The mask, as NIfTI; one that was written here is replaced, and nothing else is.
     names
         Of the segments or regions of interest that are meant; where left out, the one whose name speaks of a lesion.
 
@@ -74,7 +75,8 @@ def outline_lesion(image: Path, files: Sequence[Path], output: Path, *, names: S
     InputError
         If the image or a file cannot be read, or none of the files outlines a lesion in the image.
     StorageError
-        If the output is no NIfTI, or the operating system refuses; what was there stays.
+        If the output is no NIfTI, is what the mask is made from, lies in the folder of the series, or something else is
+        there; or if the operating system refuses. What was there stays.
     """
     import numpy as np
 
@@ -87,7 +89,9 @@ def outline_lesion(image: Path, files: Sequence[Path], output: Path, *, names: S
     volume = open_image(image).volume
     if volume.geometry.affine is None:
         raise InputError("expected a CT or MR whose place is known, found an image without", path=image, remedy=_OTHER)
-    region = region_of(volume, [region_file(path) for path in files], names=names)
+    candidates = [region_file(path) for path in files]
+    _refuse_output(output, image, files)
+    region = region_of(volume, candidates, names=names)
     if region.marked is None:
         first = region.unused[0]
         more = f"; and {len(region.unused) - 1} other files outline nothing in it" if len(region.unused) > 1 else ""
@@ -102,6 +106,24 @@ def outline_lesion(image: Path, files: Sequence[Path], output: Path, *, names: S
         unused=tuple((one.path, one.reason) for one in region.unused),
         told=region.told,
     )
+
+
+def _refuse_output(output: Path, image: Path, files: Sequence[Path]) -> None:
+    """Refuse a mask in the place of what it is made from, or of anything that this did not write."""
+    from osteoscope.imaging.masks import is_written_mask
+
+    remedy = "choose another file with -o"
+    try:
+        if image.is_dir() and output.resolve().is_relative_to(image.resolve()):
+            raise StorageError("lies in the folder of the series that it outlines", path=output, remedy=remedy)
+        if not output.exists():
+            return
+        if any(output.samefile(path) for path in (image, *files)):
+            raise StorageError("is what the mask is made from, and would be lost", path=output, remedy=remedy)
+    except OSError as error:
+        raise storage_error(error, output) from error
+    if not is_written_mask(output):
+        raise StorageError("is already there and is no mask that this wrote", path=output, remedy=remedy)
 
 
 _OTHER = "name the folder of one series of a CT or MR, or one file"

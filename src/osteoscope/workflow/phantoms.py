@@ -133,9 +133,9 @@ def make_phantoms(
         If another process is making phantoms in the folder, or one is ended from outside, as it is where memory runs
         out.
     MissingExtraError
-        If scipy or filelock is not installed.
+        If scipy is not installed.
     """
-    require("scipy", "filelock")
+    require("scipy")
     from osteoscope.phantom import patients as population
 
     _check_numbers(patients, seed, planes, pixels, processes)
