@@ -66,6 +66,16 @@ def test_a_list_of_training_cases_that_was_changed_since_the_bundle_was_loaded_i
             read(bundle)
 
 
+@pytest.mark.parametrize("graph", ["planes.onnx", "head.onnx"])
+def test_a_graph_that_took_the_place_of_another_since_the_bundle_was_loaded_is_not_run(
+    folder: Path, graph: str
+) -> None:
+    bundle = load_bundle(folder)
+    shutil.copyfile(folder / "members" / "1" / graph, folder / "members" / "0" / graph)
+    with pytest.raises(BundleError, match=rf"members/0/{graph}: has changed since it was written"):
+        load_predictor(bundle, threads=1)
+
+
 def rewrite(folder: Path, content: dict[str, Any]) -> None:
     """Write a manifest anew, with its hash."""
     manifest = folder / "bundle.json"

@@ -175,6 +175,16 @@ def test_of_a_scan_the_evidence_is_that_of_the_class_that_is_shown_whatever_the_
     assert view.lesion[0, 31] == pytest.approx(view.lesion.max())
 
 
+def test_a_lesion_beyond_what_is_read_of_a_scan_has_a_view_that_marks_nothing(scan: Case) -> None:
+    said = explained_scan(scan, EVEN, cells(), (1, 0))
+    (image,) = said.prediction.images
+    # All of them are read where the lesion is not.
+    elsewhere = tuple(look.model_copy(update={"rectangle": (0, 0, 2, 2)}) for look in image.looks)
+    prediction = said.prediction.model_copy(update={"images": (image.model_copy(update={"looks": elsewhere}),)})
+    views = lesion_views(scan, dataclasses.replace(said, prediction=prediction), PREPARATION, group="g", shown=0)
+    assert [bool(view.mask.any()) for view in views] == [False]
+
+
 def test_a_scan_without_a_mask_has_no_view(tmp_path: Path) -> None:
     case = scan_case(tmp_path, mask=False)
     assert lesion_views(case, explained_scan(case, EVEN, cells(), (1, 0)), PREPARATION, group="g", shown=0) == []

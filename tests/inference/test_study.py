@@ -283,6 +283,42 @@ def test_where_no_verdict_can_be_promised_the_most_probable_class_is_named_with_
     )
 
 
+def test_a_verdict_that_is_not_the_most_probable_class_says_so(member: Path) -> None:
+    # One plane of 500: 1 / (1 + exp(-2 * 0.5)) = 0.73 for osteosarcoma, which is farther from 1 than its threshold.
+    verdicts = Verdicts(level=0.9, thresholds=(0.1, 0.9), counts=(20, 20), refused=None)
+    found = explain(member, selected(scan([500])), verdicts=verdicts)
+    assert found.probabilities == pytest.approx((0.731, 0.269), abs=1e-3)
+    assert found.verdict == "giant_cell_tumor"
+    assert found.reasons == (
+        "Of the classes giant cell tumor alone is plausible at the level of 90%, though osteosarcoma is more probable "
+        "under the stated prior.",
+    )
+
+
+def refusal(code: RefusalCode, *names: str, sentence: str = "it is broken") -> Refusal:
+    return Refusal(files=tuple(map(Path, names)), code=code, sentence=sentence, remedy=None)
+
+
+def test_a_verdict_without_a_part_of_the_study_says_so(member: Path) -> None:
+    beside = refusal(RefusalCode.NO_PIXELS, "report.dcm"), refusal(RefusalCode.NOT_AN_IMAGE, "notes.txt")
+    used = (scan([500]),)
+    found = explain(member, Selection(used=used, left_out=(), refused=beside))
+    assert (found.verdict, found.reasons) == ("osteosarcoma", ())
+    unread = refusal(RefusalCode.MISSING_SLICES, "1", "2"), refusal(RefusalCode.TRUNCATED_PIXELS, "3")
+    found = explain(member, Selection(used=used, left_out=(), refused=(*beside, *unread)))
+    assert found.reasons == ("3 files of the study could not be read; the answer rests on the others.",)
+    found = explain(member, Selection(used=used, left_out=(), refused=unread[1:]))
+    assert found.reasons == ("1 file of the study could not be read; the answer rests on the others.",)
+
+
+def test_of_many_faults_the_first_few_are_told_and_how_many_more_there_are(member: Path) -> None:
+    broken = tuple(refusal(RefusalCode.TRUNCATED_PIXELS, f"{n}", sentence=f"found {n} bytes") for n in range(5000))
+    left = LeftOut(name="a", image=scan([1]).image, code=RefusalCode.LOCALISER, reason="a scout")
+    found = explain(member, Selection(used=(), left_out=(left,), refused=broken))
+    told = "; ".join(f"found {n} bytes" for n in range(5))
+    assert found.reasons == (f"The study holds no image that the bundle reads: a scout; and {told}; and 4995 more.",)
+
+
 def test_an_image_that_the_bundle_has_learnt_from_is_told(member: Path) -> None:
     used = scan([500])
     seen = SeenCases(pixels=frozenset({used.values.sha256}))

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+import osteoscope
 from osteoscope.config import NetworkConfig
 from osteoscope.errors import BundleError
 from osteoscope.inference.engine import MemberEngine, PlaneReadings
 from osteoscope.network.classifier import TumourNetwork
 from osteoscope.training import export
-from osteoscope.training.export import Parity, export_member, member_is_whole
+from osteoscope.training.export import Parity, clear_graph, export_member, member_is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -61,6 +63,35 @@ def test_every_output_agrees_for_any_number_of_planes(network: TumourNetwork, tm
         # The network gives the logit of lesion, the graph its likelihood.
         np.testing.assert_allclose(read.lesions, 1 / (1 + np.exp(-reading.lesions.numpy())), rtol=0, atol=1e-4)
         assert np.ptp(read.lesions) > 0.1
+
+
+def test_graphs_say_nothing_of_the_machine_that_they_were_made_on(network: TumourNetwork, tmp_path: Path) -> None:
+    export_member(network, tmp_path, planes=PLANES, covariates=None)
+    for graph in (tmp_path / "planes.onnx", tmp_path / "head.onnx"):
+        content = graph.read_bytes()
+        for place in (osteoscope.__file__, torch.__file__):
+            assert str(Path(place).parent).encode() not in content
+        model = onnx.load(graph)
+        assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+
+
+def test_notes_of_an_earlier_version_are_cleared_and_nothing_else_changes(
+    network: TumourNetwork, tmp_path: Path
+) -> None:
+    export_member(network, tmp_path, planes=PLANES, covariates=None)
+    graph = tmp_path / "planes.onnx"
+    plain, before = graph.read_bytes(), MemberEngine(tmp_path, threads=1, runtime="onnxruntime").read(PLANES)
+    clear_graph(graph)
+    assert graph.read_bytes() == plain
+    model = onnx.load(graph)
+    model.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value='File "/home/nobody/net.py"')
+    model.graph.node[1].doc_string = "/home/nobody"
+    onnx.save(model, graph)
+    clear_graph(graph)
+    assert b"/home/nobody" not in graph.read_bytes()
+    after = MemberEngine(tmp_path, threads=1, runtime="onnxruntime").read(PLANES)
+    for name in ("scores", "vectors", "maps", "lesions"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
 
 def test_a_second_network_is_written_as_if_it_were_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

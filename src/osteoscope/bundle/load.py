@@ -46,6 +46,23 @@ class Bundle:
         """What it was trained or recalibrated on, read once."""
         return read_training_cases(self).joined(read_recalibration_cases(self))
 
+    def read(self, path: Path) -> bytes:
+        """Read one of its files, which is still what it was when the bundle was loaded.
+
+        Raises
+        ------
+        BundleError
+            If it is gone, or another is in its place.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"cannot be read any more: {error.strerror}", path=path, remedy=_COPY_AGAIN) from error
+        listed = self.manifest.files.get(path.relative_to(self.folder).as_posix())
+        if hashlib.sha256(content).hexdigest() != listed:
+            raise BundleError(_CHANGED, path=path, remedy=_COPY_AGAIN)
+        return content
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeenCases:
@@ -139,14 +156,7 @@ def read_recalibration_cases(bundle: Bundle) -> SeenCases:
 
 
 def _training_cases(bundle: Bundle) -> dict[str, Any]:
-    path = bundle.folder / TRAINING_CASES
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"cannot be read any more: {error.strerror}", path=path, remedy=_COPY_AGAIN) from error
-    if hashlib.sha256(content).hexdigest() != bundle.manifest.files[TRAINING_CASES]:
-        raise BundleError(_CHANGED, path=path, remedy=_COPY_AGAIN)
-    cases: dict[str, Any] = json.loads(content)
+    cases: dict[str, Any] = json.loads(bundle.read(bundle.folder / TRAINING_CASES))
     return cases
 
 

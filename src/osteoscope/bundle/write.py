@@ -27,6 +27,18 @@ if TYPE_CHECKING:
     from osteoscope.bundle.load import SeenCases
 
 
+def refuse_other(target: Path) -> None:
+    """Refuse to write over anything but a bundle, as `write_bundle` does, before long work begins.
+
+    Raises
+    ------
+    StorageError
+        If something other than a bundle is already there.
+    """
+    others = frozenset({MANIFEST_HASH, MODEL_CARD, TRAINING_CASES, "members"})
+    refuse_existing(target, kind="a bundle", marker=MANIFEST, others=others)
+
+
 def write_bundle(
     manifest: Manifest,
     target: Path,
@@ -55,8 +67,7 @@ def write_bundle(
     StorageError
         If the operating system refuses, or something other than a bundle is already there.
     """
-    others = frozenset({MANIFEST_HASH, MODEL_CARD, TRAINING_CASES, "members"})
-    refuse_existing(target, kind="a bundle", marker=MANIFEST, others=others)
+    refuse_other(target)
     with folder_written_whole(target) as folder:
         for member, source in zip(manifest.members, member_folders, strict=True):
             (folder / member.folder).mkdir(parents=True)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from osteoscope.bundle.format import HEAD_GRAPH, INT8_GRAPH, PLANES_GRAPH, PLANES_OUTPUTS
-from osteoscope.inference.runtimes import load_runtime, onnx_session
+from osteoscope.inference.runtimes import Graph, load_runtime, onnx_session, read_graph
 from osteoscope.inference.trial import fastest_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -75,6 +75,9 @@ class MemberEngine:
         What runs the graph of planes; None takes the fastest here (`osteoscope.inference.trial`).
     precision
         ``int8`` takes the graph of planes in eight bits, where the bundle holds one.
+    reader
+        Gives a file's bytes, such as `osteoscope.bundle.load.Bundle.read`, by which they are those that the bundle's
+        manifest names; None takes what is there.
 
     Raises
     ------
@@ -91,15 +94,16 @@ class MemberEngine:
         threads: int | None = None,
         runtime: RuntimeName | None = None,
         precision: Precision = "float32",
+        reader: Callable[[Path], bytes] | None = None,
     ) -> None:
-        graph = folder / (INT8_GRAPH if precision == "int8" else PLANES_GRAPH)
+        graph = _graph(folder / (INT8_GRAPH if precision == "int8" else PLANES_GRAPH), reader)
         self._planes: Runtime
         if runtime is None:
             self._planes = fastest_runtime(graph, threads=threads)
         else:
             self._planes = load_runtime(runtime, graph, threads=threads)
         # A few thousand products: more than one thread would wait for each other.
-        self._head = onnx_session(folder / HEAD_GRAPH, threads=1)
+        self._head = onnx_session(_graph(folder / HEAD_GRAPH, reader), threads=1)
         self._takes_covariates = any(node.name == "covariates" for node in self._head.get_inputs())
 
     @property
@@ -129,6 +133,10 @@ class MemberEngine:
             inputs["covariates"] = covariates[None].astype(np.float32)
         logits, weights = self._head.run(None, inputs)
         return Judgement(logits=logits, weights=weights)
+
+
+def _graph(path: Path, reader: Callable[[Path], bytes] | None) -> Graph:
+    return read_graph(path) if reader is None else Graph(path=path, content=reader(path))
 
 
 class Patient(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from osteoscope.evaluation.found import LesionView
 from osteoscope.imaging.masks import read_mask
-from osteoscope.imaging.prepare import Lesion, Square, lesion_on_plane, outline_mask, square_on_plane
+from osteoscope.imaging.prepare import SMALLEST_SQUARE, Lesion, Square, lesion_on_plane, outline_mask, square_on_plane
 from osteoscope.imaging.resampling import Rectangle, resample_mask, resample_rectangle
 from osteoscope.imaging.slices import cut_slices, without_neighbours
 from osteoscope.inference.evidence import evidence_on_image, on_pixels
@@ -52,7 +52,8 @@ def lesion_views(
     Returns
     -------
     A view of each radiograph in which a lesion is annotated, and of each plane of a CT or MR that was read and in which
-    its mask marks a pixel, cut as the network reads them.
+    its mask marks a pixel, cut as the network reads them. An image of whose lesion nothing was read has one view, in
+    which nothing is marked.
 
     Raises
     ------
@@ -99,8 +100,6 @@ def _view_of_radiograph(
     said, read = explained.prediction.images[place], prepared.squares[0]
     lesions = lesions_on(prepared.pixels[0], image)
     mask = outline_mask(plane, [lesion_on_plane(lesion, read, size) for lesion in lesions])
-    if not mask.any():
-        return
     looks = [square_on_plane(look.read_square(), read, size) for look in said.looks]
     likely = explained.lesions[explained.first_looks_at(place)]
     yield LesionView(
@@ -114,6 +113,7 @@ def _view_of_radiograph(
         found=tuple(_mask_of(square_on_plane(region, read, size), plane) for region in said.found)
         if asked_to_find
         else None,
+        smallest=SMALLEST_SQUARE * size / read.side,
         # Of a mix everything is measured plane by plane, and a radiograph is one.
         volume=image.image if preparation.modalities else None,
     )
@@ -131,18 +131,18 @@ def _views_of_scan(
     whole, grid = Square(left=0, top=0, side=side), (side, side)
     evidence = explained.evidence[explained.looks_at(place)]
     lesions = explained.lesions[explained.first_looks_at(place)]
-    for number, look in enumerate(explained.prediction.images[place].looks):
-        read = look.read_rectangle()
-        mask = resample_mask(marked[look.plane], read, grid)
-        if not mask.any():
-            continue
+    looks = explained.prediction.images[place].looks
+    masks = [resample_mask(marked[look.plane], look.read_rectangle(), grid) for look in looks]
+    shown = [number for number, mask in enumerate(masks) if mask.any()]
+    # Of a lesion that no plane shows one of them says so.
+    for number in shown or (range(1) if marked.any() else ()):
         itself = without_neighbours(cut_slices(volume, plan, [number])[0], plan)
         yield LesionView(
             patient=about.patient,
             label=about.label,
             group=about.group,
             evidence=on_pixels(evidence[number, about.shown][None], whole, grid)[0],
-            mask=mask,
+            mask=masks[number],
             pixels=resample_rectangle(
                 itself, Rectangle(left=0, top=0, width=plan.size, height=plan.size), grid, fill=0
             ),

@@ -85,6 +85,7 @@ def load_predictor(
                 threads=threads,
                 runtime=INT8_RUNTIME if precision == "int8" else None,
                 precision=precision,
+                reader=bundle.read,
             ),
             encoder=None if member.covariates is None else CovariateEncoder.from_json(member.covariates),
         )

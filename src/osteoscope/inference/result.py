@@ -72,7 +72,10 @@ class ImageRead(_Part):
 
 
 class Overlay(_Part):
-    """A picture of one of the planes that speak most for the most probable class, with the evidence for it."""
+    """A picture of one of the planes that speak most for the class of the verdict, with the evidence for it.
+
+    Where the verdict is no class, it is the most probable one.
+    """
 
     file: str
     """In this folder."""
@@ -89,9 +92,10 @@ class ImageNotUsed(_Part):
     modality: Modality | OtherModality
     """As which it was opened; of what is none of these its Modality (0008,0060), such as ``PT``, or ``OT`` if none is
     stated."""
-    code: RefusalCode | Literal["outside", "other_series", "copy"]
+    code: RefusalCode | Literal["outside", "other_series", "copy", "out_of_scope"]
     """Why, of the codes in ``docs/files.md``; or ``outside``: the bundle does not read such images; ``other_series``:
-    another series of the scan was read; ``copy``: it has the values of an image that was read."""
+    another series of the scan was read; ``copy``: it has the values of an image that was read; ``out_of_scope``: the
+    bundle reads such images, and the study is out of its scope."""
     reason: str
 
 
@@ -149,8 +153,8 @@ class StudyPrediction(_Part):
     """What was told of the patient beside the images, and read by the networks."""
     images: tuple[ImageRead, ...]
     overlays: tuple[Overlay, ...]
-    """Of the planes that speak most for the most probable class, from most to least; of several modalities at least one
-    of each."""
+    """Of the planes that speak most for the class of the verdict, or where that is none for the most probable one, from
+    most to least; of several modalities at least one of each."""
     not_used: tuple[ImageNotUsed, ...]
     refused: tuple[FilesRefused, ...]
     bundle: BundleUsed

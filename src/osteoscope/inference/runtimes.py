@@ -7,10 +7,14 @@ are fewer planes than that takes, the cores share each plane instead.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import threading
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -43,11 +47,40 @@ _MOST_AT_ONCE = 2
 _ON_A_GPU = 16
 """Planes that a GPU computes at once."""
 
+_CUDA = ("CUDAExecutionProvider", {"use_tf32": "0"})
+"""Left to itself it multiplies in TF32 where the GPU can, which keeps ten bits behind the point of float32's 23."""
+
+_KEPT_DAYS = 30
+"""For which a network that OpenVINO compiled is kept without being used."""
+
 _INSTALL: dict[RuntimeName, str] = {
     "onnxruntime": "install onnxruntime",
     "cuda": "install onnxruntime-gpu in the place of onnxruntime, on a machine with an NVIDIA GPU",
     "openvino": "install osteoscope[openvino]",
 }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Graph:
+    """The bytes of a graph: whatever is loaded from them is one network, though the file be replaced meanwhile."""
+
+    path: Path
+    """Of the file that they were read from, to name it in errors."""
+    content: bytes
+
+
+def read_graph(path: Path) -> Graph:
+    """Read a graph's file as it is.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be read.
+    """
+    try:
+        return Graph(path=path, content=path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"cannot be read: {error.strerror}", path=path, remedy="export it again") from error
 
 
 class Runtime(Protocol):
@@ -71,7 +104,7 @@ def runtimes_here() -> tuple[RuntimeName, ...]:
     return tuple(found)
 
 
-def load_runtime(name: RuntimeName, graph: Path, *, threads: int | None = None) -> Runtime:
+def load_runtime(name: RuntimeName, graph: Graph, *, threads: int | None = None) -> Runtime:
     """Load a graph of planes.
 
     Parameters
@@ -79,7 +112,7 @@ def load_runtime(name: RuntimeName, graph: Path, *, threads: int | None = None) 
     name
         One of `runtimes_here`.
     graph
-        ``planes.onnx`` of a bundle's member.
+        Of ``planes.onnx`` of a bundle's member.
     threads
         Of the processor; None takes every core that the process may use.
 
@@ -92,7 +125,7 @@ def load_runtime(name: RuntimeName, graph: Path, *, threads: int | None = None) 
     """
     if name not in runtimes_here():
         raise ConfigError(f"the runtime {name} is not to be had here", remedy=_INSTALL[name])
-    of_name: dict[RuntimeName, Callable[[Path, int], Runtime]] = {
+    of_name: dict[RuntimeName, Callable[[Graph, int], Runtime]] = {
         "onnxruntime": OnnxRuntime,
         "cuda": CudaRuntime,
         "openvino": OpenVinoRuntime,
@@ -100,22 +133,26 @@ def load_runtime(name: RuntimeName, graph: Path, *, threads: int | None = None) 
     return of_name[name](graph, threads or cores())
 
 
-def onnx_session(graph: Path, *, threads: int, cuda: bool = False) -> onnxruntime.InferenceSession:
+def onnx_session(graph: Graph, *, threads: int, cuda: bool = False) -> onnxruntime.InferenceSession:
     """Load a graph with onnxruntime; errors are those of `load_runtime`."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; what it warns of is no concern of an operator
     options.intra_op_num_threads = threads
-    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
+    providers = [_CUDA, "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=providers)
+        session = onnxruntime.InferenceSession(graph.content, options, providers=providers)
     # onnxruntime raises bare RuntimeError subclasses and, for some damage, its own Fail, all derived from Exception.
     except Exception as error:
         raise _cannot_be_loaded("onnxruntime", graph, error) from error
+    if not cuda:
+        # It would hold them, a third of what it takes, to load the graph anew on the processor, where it is already.
+        session._model_bytes = None
+    return session
 
 
-def _cannot_be_loaded(by: str, graph: Path, error: Exception) -> BundleError:
+def _cannot_be_loaded(by: str, graph: Graph, error: Exception) -> BundleError:
     reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return BundleError(f"cannot be loaded by {by}: {reason[0]}", path=graph, remedy="export it again")
+    return BundleError(f"cannot be loaded by {by}: {reason[0]}", path=graph.path, remedy="export it again")
 
 
 class OnnxRuntime:
@@ -123,23 +160,29 @@ class OnnxRuntime:
 
     name: RuntimeName = "onnxruntime"
 
-    def __init__(self, graph: Path, threads: int) -> None:
-        self._graph, self._threads = graph, threads
+    def __init__(self, graph: Graph, threads: int) -> None:
+        self._threads = threads
         # The one that is asked for first is loaded now, so that a graph that cannot be is found out at once.
         self._together = onnx_session(graph, threads=threads)
         self.plane_shape = _plane_shape(self._together)
+        # The other is loaded when there are planes for it, of the same bytes, which are let go of then.
+        self._graph = graph if threads > 1 else None
+        self._loading = threading.Lock()
 
     def run(self, planes: NDArray[np.float32]) -> Outputs:
         """Compute the outputs of planes."""
         some = _few(planes, min(_MOST_AT_ONCE, math.ceil(len(planes) / self._threads)))
         if self._threads == 1 or len(planes) < self._threads:
             return _joined([self._together.run(PLANES_OUTPUTS, {"planes": few}) for few in some])
-        apart = self._apart
+        apart = self._loaded_apart()
         return _joined(list(self._pool.map(lambda few: apart.run(PLANES_OUTPUTS, {"planes": few}), some)))
 
-    @cached_property
-    def _apart(self) -> onnxruntime.InferenceSession:
-        return onnx_session(self._graph, threads=1)
+    def _loaded_apart(self) -> onnxruntime.InferenceSession:
+        with self._loading:
+            if self._graph is not None:
+                self._apart = onnx_session(self._graph, threads=1)
+                self._graph = None
+        return self._apart
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -151,7 +194,7 @@ class CudaRuntime:
 
     name: RuntimeName = "cuda"
 
-    def __init__(self, graph: Path, threads: int) -> None:
+    def __init__(self, graph: Graph, threads: int) -> None:
         self._session = onnx_session(graph, threads=threads, cuda=True)
         self.plane_shape = _plane_shape(self._session)
 
@@ -165,12 +208,12 @@ class OpenVinoRuntime:
 
     name: RuntimeName = "openvino"
 
-    def __init__(self, graph: Path, threads: int) -> None:
+    def __init__(self, graph: Graph, threads: int) -> None:
         import openvino
 
         self._core, self._threads = openvino.Core(), threads
         try:
-            self._model = self._core.read_model(graph)
+            self._model = self._core.read_model(graph.content)
             lengths = list(self._model.input("planes").partial_shape)[1:]
             channels, rows, columns = (length.get_length() for length in lengths)
             self.plane_shape = channels, rows, columns
@@ -222,14 +265,26 @@ class OpenVinoRuntime:
 def _kept() -> dict[str, str]:
     """Say where what OpenVINO compiled is kept, so that the next start takes a tenth of the time.
 
-    Told of a place that cannot be written it would compile nothing.
+    Told of a place that cannot be written it would compile nothing. It removes nothing by itself.
     """
     folder = cache_folder() / "openvino"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return {}
+    _remove_unused(folder)
     return {"CACHE_DIR": str(folder)} if os.access(folder, os.W_OK) else {}
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove compiled networks that nobody has read or written for long."""
+    oldest = time.time() - _KEPT_DAYS * 24 * 60 * 60
+    for path in folder.glob("*.blob"):
+        # Another process may be doing the same.
+        with contextlib.suppress(OSError):
+            found = path.stat()
+            if max(found.st_atime, found.st_mtime) < oldest:
+                path.unlink()
 
 
 def _plane_shape(session: onnxruntime.InferenceSession) -> tuple[int, int, int]:

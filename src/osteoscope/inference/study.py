@@ -10,7 +10,7 @@ import numpy as np
 
 from osteoscope.cohort.covariates import split_sites
 from osteoscope.imaging.mixed import in_words, named_together
-from osteoscope.imaging.refusal import LEFT_OUT
+from osteoscope.imaging.refusal import LEFT_OUT, RefusalCode
 from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.pipeline import made_ahead
 from osteoscope.inference.predict import judge_planes
@@ -21,7 +21,7 @@ from osteoscope.inference.result import INDETERMINATE, OUT_OF_SCOPE
 from osteoscope.inference.scans import PreparedScans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from osteoscope.inference.predictor import Predictor
     from osteoscope.inference.radiographs import PreparedRadiographs
     from osteoscope.inference.scope import Selection, UsedImage
+
+
+_MOST_SENTENCES = 5
+"""Of the same kind, that are given as reasons: what is said of every image and file stands elsewhere."""
+
+_NO_IMAGE = (RefusalCode.NOT_AN_IMAGE, RefusalCode.NO_PIXELS)
+"""Of files that lie beside a study's images and show nothing of the patient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +150,13 @@ class ExplainedStudy:
     images: tuple[ExplainedImage, ...] = ()
 
 
+def in_short(sentences: Iterable[str]) -> list[str]:
+    """Give each of some sentences once, and of many the first few and how many more there are."""
+    each = list(dict.fromkeys(sentences))
+    more = len(each) - _MOST_SENTENCES
+    return each if more <= 0 else [*each[:_MOST_SENTENCES], f"and {more} more"]
+
+
 def explain_study(
     selection: Selection,
     bundle: Bundle,
@@ -201,13 +215,13 @@ def explain_study(
 def _outside(selection: Selection, manifest: Manifest, told: Told) -> tuple[str, ...]:
     reasons = []
     if not selection.used:
-        found = dict.fromkeys(one.reason for one in selection.left_out)
-        unread = dict.fromkeys(one.sentence for one in selection.refused)
+        found = in_short(one.reason for one in selection.left_out)
+        unread = in_short(one.sentence for one in selection.refused)
         also = f"; and {'; '.join(unread)}" if unread else ""
         reasons.append(f"The study holds no image that the bundle reads: {'; '.join(found)}{also}.")
-    asides = [one.image.aside for one in selection.used]
+    asides = [one.image.aside or one.image.derived for one in selection.used]
     if asides and None not in asides:
-        found = dict.fromkeys(LEFT_OUT[aside] for aside in asides if aside is not None)
+        found = in_short(LEFT_OUT[aside] for aside in asides if aside is not None)
         reasons.append(f"The study holds only what is used when asked for: {'; '.join(found)}.")
     phantoms = [one.image.phantom for one in selection.used]
     if manifest.provenance == "phantom" and not all(phantoms):
@@ -230,8 +244,22 @@ def _verdict(probabilities: NDArray[np.float64], predictor: Predictor, manifest:
             f"{manifest.verdicts.refused}."
         ]
     if verdict >= 0:
-        return manifest.slugs[verdict], []
+        return manifest.slugs[verdict], _less_probable(verdict, probabilities[0], manifest)
     return INDETERMINATE, [f"Not one class alone is plausible at the level of {level:.0%}."]
+
+
+def _less_probable(verdict: int, probabilities: NDArray[np.float64], manifest: Manifest) -> list[str]:
+    """Say if the one class that is plausible is not the most probable, as it may be where classes are far from even.
+
+    What is plausible is held against the class's own cases; how probable it is follows the prior, too.
+    """
+    first = int(np.argmax(probabilities))
+    if first == verdict:
+        return []
+    return [
+        f"Of the classes {manifest.classes[verdict]} alone is plausible at the level of {manifest.verdicts.level:.0%}, "
+        f"though {manifest.classes[first]} is more probable under the stated prior."
+    ]
 
 
 def _beside_images(judged: JudgedPlanes, predictor: Predictor, manifest: Manifest, told: Told) -> list[str]:
@@ -254,6 +282,7 @@ def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
     limits = []
     if any(one.values.sha256 in bundle.seen.pixels for one in selection.used):
         limits.append("The bundle learnt from an image of this study, so this says nothing of how it does on others.")
+    limits.extend(_unread(selection))
     limits.extend(_several_patients(selection))
     limits.extend(_missing(selection, bundle.manifest))
     unused = [name for name in told.names if name not in bundle.manifest.network.covariates]
@@ -263,6 +292,15 @@ def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
     if unused:
         limits.append(f"The bundle's networks make no use of the patient's {in_words(unused)}.")
     return limits
+
+
+def _unread(selection: Selection) -> list[str]:
+    """Say if an answer is given without a part of the study; what never was an image is none."""
+    files = sum(len(one.files) for one in selection.refused if one.code not in _NO_IMAGE)
+    if not files:
+        return []
+    are = "1 file" if files == 1 else f"{files} files"
+    return [f"{are} of the study could not be read; the answer rests on the others."]
 
 
 def _several_patients(selection: Selection) -> list[str]:

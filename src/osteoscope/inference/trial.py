@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 
 from osteoscope.errors import BundleError, StorageError
-from osteoscope.inference.runtimes import Runtime, RuntimeName, load_runtime, runtimes_here
+from osteoscope.inference.runtimes import Graph, Runtime, RuntimeName, load_runtime, runtimes_here
 from osteoscope.processes import cores
 from osteoscope.storage import cache_folder, sha256_of_text, write_json
 
@@ -26,7 +26,7 @@ _PLANES_A_CORE = 2
 _ROUNDS = 2
 
 
-def fastest_runtime(graph: Path, *, threads: int | None = None) -> Runtime:
+def fastest_runtime(graph: Graph, *, threads: int | None = None) -> Runtime:
     """Load a graph of planes with the runtime that computes it fastest here.
 
     Where there is a choice, each is given the same few planes of noise, in turn, and its best round counts. What was
@@ -36,7 +36,7 @@ def fastest_runtime(graph: Path, *, threads: int | None = None) -> Runtime:
     Parameters
     ----------
     graph
-        ``planes.onnx`` of a bundle's member.
+        Of ``planes.onnx`` of a bundle's member.
     threads
         Of the processor; None takes every core that the process may use.
 
@@ -48,11 +48,7 @@ def fastest_runtime(graph: Path, *, threads: int | None = None) -> Runtime:
     choices = runtimes_here()
     if len(choices) == 1:
         return load_runtime(choices[0], graph, threads=threads)
-    try:
-        memory = cache_folder() / "runtimes" / f"{_circumstances(graph, choices, threads or cores())}.json"
-    except OSError:
-        # The graph is gone; this says so.
-        return load_runtime(choices[0], graph, threads=threads)
+    memory = cache_folder() / "runtimes" / f"{_circumstances(graph, choices, threads or cores())}.json"
     known = _remembered(memory)
     if known in choices:
         return load_runtime(known, graph, threads=threads)
@@ -65,9 +61,9 @@ def fastest_runtime(graph: Path, *, threads: int | None = None) -> Runtime:
     return best
 
 
-def _circumstances(graph: Path, choices: Sequence[RuntimeName], threads: int) -> str:
+def _circumstances(graph: Graph, choices: Sequence[RuntimeName], threads: int) -> str:
     """Hash all that the answer depends on; networks of one kind, whose graphs are of one size, share it."""
-    matter = [graph.stat().st_size, list(choices), threads, _processor(), onnxruntime.__version__, _openvino_version()]
+    matter = [len(graph.content), list(choices), threads, _processor(), onnxruntime.__version__, _openvino_version()]
     return sha256_of_text(json.dumps(matter))
 
 
@@ -96,7 +92,7 @@ def _remembered(memory: Path) -> RuntimeName | None:
     return name if name in get_args(RuntimeName) else None
 
 
-def _loaded(choices: Sequence[RuntimeName], graph: Path, threads: int | None) -> list[Runtime]:
+def _loaded(choices: Sequence[RuntimeName], graph: Graph, threads: int | None) -> list[Runtime]:
     """Load the graph with each runtime that can.
 
     What onnxruntime refuses is refused: others guess at an operator or an opset that they do not know.

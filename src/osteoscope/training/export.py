@@ -10,7 +10,9 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import nn
 
 from osteoscope.bundle.format import HEAD_GRAPH, PLANES_GRAPH, PLANES_OUTPUTS, WEIGHTS
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
     from pathlib import Path
 
-    import onnx_ir as ir
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -182,6 +183,30 @@ def export_planes(network: TumourNetwork, path: Path, *, example: NDArray[np.flo
     _export(_PlanesHalf(network), inputs, path, ["planes"], list(PLANES_OUTPUTS), number)
 
 
+def _clear_notes(model: ir.Model) -> bool:
+    """Remove the exporter's notes on nodes, and tell whether there were any.
+
+    They quote source lines by their place on the machine that trained, so graphs would differ by where they were made.
+    """
+    return bool(ClearMetadataAndDocStringPass()(model).modified)
+
+
+def clear_graph(path: Path) -> None:
+    """Remove the exporter's notes from the file of a graph, which earlier versions left; without any it stays as it is.
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses.
+    """
+    try:
+        model = ir.load(path)
+        if _clear_notes(model):
+            ir.save(model, path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
 def member_is_whole(folder: Path) -> bool:
     """Tell whether all files of a member lie in its folder."""
     return all((folder / name).is_file() for name in (PLANES_GRAPH, HEAD_GRAPH, WEIGHTS))
@@ -202,6 +227,7 @@ def _export(
         program.apply_weights(module.state_dict())
         # Folds what follows from weights alone, so only once they are those of this network.
         program.optimize()
+        _clear_notes(program.model)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         program.save(path)

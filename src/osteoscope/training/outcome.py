@@ -133,7 +133,7 @@ def _calibrate_repeat(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...])
         here = image_folds == fold
         image_probabilities[here] = fitted.maps[str(fold)].apply(image_logits[here])
         image_verdicts[here] = verdicts_of(image_probabilities[here], conformal)
-    repeat = outcomes[0].repeat
+    repeat, by_sets = outcomes[0].repeat, not any(isinstance(found, Refused) for found in conformal_of.values())
     return OutOfFold(
         by_patient=Predictions(
             patients=tuple(case.patient for case in rows.cases),
@@ -141,6 +141,7 @@ def _calibrate_repeat(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...])
             repeats=np.full(len(rows.cases), repeat),
             probabilities=fitted.probabilities,
             verdicts=verdicts,
+            by_sets=by_sets,
             probabilities_of_images=of_images,
         ),
         by_image=Predictions(
@@ -149,6 +150,7 @@ def _calibrate_repeat(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...])
             repeats=np.full(len(owners), repeat),
             probabilities=image_probabilities,
             verdicts=image_verdicts,
+            by_sets=by_sets,
         ),
         images=tuple(image.image for case in rows.cases for image in case.images),
         folds=rows.folds,
@@ -164,5 +166,6 @@ def _joined(parts: Sequence[Predictions]) -> Predictions:
         repeats=np.concatenate([part.repeats for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
         verdicts=np.concatenate([part.verdicts for part in parts]),
+        by_sets=all(part.by_sets for part in parts),
         probabilities_of_images=np.concatenate(of_images) if of_images else None,
     )

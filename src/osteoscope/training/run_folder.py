@@ -7,6 +7,8 @@ import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import onnxruntime
+
 import osteoscope
 from osteoscope.errors import RunError
 from osteoscope.storage import LOCK, folder_locked, remove_half_written, write_json
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 RUN_FILE = "run.json"
-_LIBRARIES = ("torch", "monai", "lightning-fabric", "numpy", "scikit-learn", "onnxruntime")
+_LIBRARIES = ("torch", "monai", "lightning-fabric", "numpy", "scikit-learn")
 
 
 def library_versions() -> dict[str, str]:
     """Look up the versions that a run's bytes depend on."""
-    return {"osteoscope": osteoscope.__version__, **{name: version(name) for name in _LIBRARIES}}
+    found = {"osteoscope": osteoscope.__version__, **{name: version(name) for name in _LIBRARIES}}
+    # Not by the name of what is installed: onnxruntime-gpu is the same library under another.
+    return {**found, "onnxruntime": onnxruntime.__version__}
 
 
 @contextlib.contextmanager

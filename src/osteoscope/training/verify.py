@@ -72,7 +72,8 @@ def verify_members(bundle: Bundle) -> Iterator[VerifiedMember]:
         planes, covariates = _made_up(bundle.manifest, member)
         opset = _opset(folder / PLANES_GRAPH, folder / HEAD_GRAPH)
         for runtime in runtimes_here():
-            parity = parity_of(network, MemberEngine(folder, runtime=runtime), planes=planes, covariates=covariates)
+            engine = MemberEngine(folder, runtime=runtime, reader=bundle.read)
+            parity = parity_of(network, engine, planes=planes, covariates=covariates)
             if not parity.worst() <= PARITY:
                 raise BundleError(
                     f"its graphs differ from its weights by {parity.worst():.2e} in {runtime}, more than {PARITY:.0e}",

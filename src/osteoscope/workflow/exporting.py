@@ -102,13 +102,14 @@ def export(
     """
     require("torch", "monai", "onnx", "safetensors")
     from osteoscope.bundle.load import load_bundle, read_recalibration_cases, read_training_cases
-    from osteoscope.bundle.write import write_bundle
+    from osteoscope.bundle.write import refuse_other, write_bundle
     from osteoscope.inference.runtimes import runtimes_here
     from osteoscope.training.verify import verify_members
 
     bundle_folder = _bundle_of(source)
     if output.resolve().is_relative_to(bundle_folder.resolve()):
         raise StorageError("lies in the bundle that is exported", path=output, remedy="choose another folder")
+    refuse_other(output)
     bundle = load_bundle(bundle_folder)
     manifest = bundle.manifest
     members: list[VerifiedMember] = []
@@ -126,7 +127,7 @@ def export(
         write_bundle(
             manifest,
             output,
-            member_folders=folders,
+            member_folders=[_cleared(folder, Path(scratch) / f"{number}") for number, folder in enumerate(folders)],
             training_cases=read_training_cases(bundle),
             recalibration_cases=read_recalibration_cases(bundle) if manifest.lineage else None,
         )
@@ -189,13 +190,30 @@ class _InEightBits:
         from osteoscope.training.quantise import calibration_planes, quantise
         from osteoscope.training.verify import rebuilt_network
 
-        try:
-            shutil.copytree(member, folder)
-        except OSError as error:
-            raise storage_error(error, folder) from error
+        _copied(member, folder)
         network = rebuilt_network(self._manifest, encoder, folder / WEIGHTS)
         quantise(network, folder, planes=calibration_planes(learnt, self._manifest.preparation))
         return folder
+
+
+def _cleared(member: Path, folder: Path) -> Path:
+    """Copy a member, its graphs without notes on where they were made, as those of earlier versions have them."""
+    from osteoscope.training.export import clear_graph
+
+    _copied(member, folder)
+    for graph in sorted(folder.glob("*.onnx")):
+        clear_graph(graph)
+    return folder
+
+
+def _copied(member: Path, folder: Path) -> None:
+    """Copy a member's files, to be written to whatever the permissions of the bundle are."""
+    try:
+        folder.mkdir()
+        for path in member.iterdir():
+            shutil.copyfile(path, folder / path.name)
+    except OSError as error:
+        raise storage_error(error, folder) from error
 
 
 def _bundle_of(source: Path) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from osteoscope.errors import BundleError, InputError, StorageError
+from osteoscope.errors import BundleError, InputError, RunError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -200,6 +200,8 @@ def predict(
         If OpenVINO is not installed and eight bits are asked for.
     InputError
         If the bundle has to be told where the lesion is, or something is told of the patient, and there are several.
+    RunError
+        If another process predicts into the output.
     StorageError
         If the output is something else, or cannot be written; what was done before stays.
     """
@@ -210,6 +212,7 @@ def predict(
     from osteoscope.inference.predictor import load_predictor
     from osteoscope.inference.scope import of_one_patient, studies_of
     from osteoscope.inference.study import Told
+    from osteoscope.storage import folder_locked
     from osteoscope.workflow.prediction_files import Question
 
     bundle = load_bundle(bundle_folder)
@@ -229,6 +232,7 @@ def predict(
             studies = (of_one_patient(studies),)
         _refuse_several(studies, question)
         work = functools.partial(_predict_study, question=question, predictor=loading.result(), output=output)
+        stack.enter_context(folder_locked(output, otherwise=_busy(output)))
         table.begin(study.name for study in studies)
         say(_PREDICTING, 0, len(studies))
         answered = stack.enter_context(contextlib.closing(several_at_once(work, studies, jobs=jobs)))
@@ -241,6 +245,11 @@ def predict(
 
 def _silent(_what: str, _done: int, _total: int) -> None:
     """Say nothing."""
+
+
+def _busy(output: Path) -> RunError:
+    remedy = "wait for it, or choose another folder with -o"
+    return RunError("another process is predicting into this folder", path=output, remedy=remedy)
 
 
 def _refuse_marking(manifest: Manifest, bundle_folder: Path) -> None:
@@ -274,6 +283,7 @@ def _opened(
     known = [found]
     parts = [open_images(found, modality=modality)]
     for zipped in found.archives:
+        _release(parts[-1].images)
         try:
             inside = stack.enter_context(look_into(zipped))
         except Exception as error:
@@ -292,12 +302,9 @@ def _opened(
 
 
 def _release(images: Iterable[Image]) -> None:
-    """Let go of values that are held in memory, or in temporary files, until their image is done with."""
-    from osteoscope.imaging.stored_array import ArrayReader
-
+    """Let go of values that are held until their image is done with."""
     for image in images:
-        if isinstance(image.volume.reader, ArrayReader):
-            image.volume.reader.release()
+        image.release()
 
 
 def _without(found: Found, output: Path) -> Found:
@@ -424,10 +431,12 @@ def _take_away(target: Path) -> None:
 
 
 def _refused_row(study: Study, refusals: Sequence[Refusal], question: Question) -> StudyRow:
+    from osteoscope.inference.study import in_short
+
     refused: Counter[str] = Counter()
     for one in refusals:
         refused[one.code] += len(one.files)
-    sentences = dict.fromkeys(f"{one.sentence[:1].upper()}{one.sentence[1:]}." for one in refusals)
+    sentences = in_short(one.sentence for one in refusals)
     return StudyRow(
         study=study.name,
         verdict=REFUSED,
@@ -435,7 +444,7 @@ def _refused_row(study: Study, refusals: Sequence[Refusal], question: Question) 
         images=0,
         not_used=0,
         refused=dict(refused),
-        reasons=tuple(sentences),
+        reasons=tuple(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences),
         research=question.research,
         bundle=question.bundle.sha256[:12],
     )
@@ -475,7 +484,16 @@ class _Summary:
         return tuple(self._added[study] for study in self._studies if study in self._added)
 
     def begin(self, studies: Iterable[str]) -> None:
-        """Write the table as it is, and note down the studies in the order in which they are to stand."""
+        """Note down the studies in the order in which they are to stand, and write the table as it is.
+
+        From here on the output is held, and nobody else adds to the table: what was added since is read now, and what a
+        run that was killed had begun to write goes. Before there is a table nothing is known to be of such a run.
+        """
+        from osteoscope.storage import remove_half_written
+
+        self._rows = self._before()
+        if self._path.exists():
+            remove_half_written(self._path.parent)
         self._studies = tuple(studies)
         self._order = dict.fromkeys((*self._rows, *self._studies))
         self._write()
@@ -497,14 +515,20 @@ class _Summary:
                 raise StorageError("is already there and holds no predictions", path=output, remedy=remedy)
             return {}
         try:
-            reader = csv.DictReader(io.StringIO(self._path.read_text(encoding="utf-8"), newline=""))
-            rows = {row["study"]: row for row in reader}
-        except (ValueError, KeyError, csv.Error) as error:
-            reason = f"cannot be read: {error or type(error).__name__}"
-            raise StorageError(reason, path=self._path, remedy=remedy) from error
-        if list(reader.fieldnames or ()) != self._columns:
-            raise StorageError("its columns are not those of the bundle's classes", path=self._path, remedy=remedy)
-        return {study: row for study, row in rows.items() if row["verdict"] == REFUSED or (output / study).is_dir()}
+            # A spreadsheet program may have put a byte order mark before it.
+            text = self._path.read_text(encoding="utf-8-sig")
+            lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
+        except (ValueError, csv.Error) as error:
+            raise StorageError(f"cannot be read: {error}", path=self._path, remedy=remedy) from error
+        if lines[:1] != [self._columns]:
+            reason = "its columns are not those of the bundle's classes, with commas between them"
+            raise StorageError(reason, path=self._path, remedy=remedy)
+        for number, line in enumerate(lines, start=1):
+            if len(line) != len(self._columns):
+                reason = f"expected {len(self._columns)} cells in row {number}, found {len(line)}"
+                raise StorageError(reason, path=self._path, remedy=remedy)
+        rows = (dict(zip(self._columns, line, strict=True)) for line in lines[1:])
+        return {row["study"]: row for row in rows if row["verdict"] == REFUSED or (output / row["study"]).is_dir()}
 
     def _write(self) -> None:
         """Write the table as it is now, whole or not at all."""

@@ -41,7 +41,7 @@ from osteoscope.report.planes import (
 from osteoscope.storage import write_bytes, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -149,10 +149,7 @@ def write_prediction(
             _image_read(image, evidence=_write_evidence(folder, image, question)) for image in explained.images
         ),
         overlays=tuple(_write_overlays(folder, question, study, explained)),
-        not_used=tuple(
-            ImageNotUsed(name=one.name, modality=one.image.kind, code=one.code, reason=one.reason)
-            for one in selection.left_out
-        ),
+        not_used=_not_used(selection, explained),
         refused=tuple(
             FilesRefused(files=len(one.files), code=one.code, reason=one.sentence, remedy=one.remedy)
             for one in selection.refused
@@ -167,6 +164,20 @@ def write_prediction(
     )
     write_json(folder / PREDICTION, prediction.to_json())
     return prediction
+
+
+def _not_used(selection: Selection, explained: ExplainedStudy) -> tuple[ImageNotUsed, ...]:
+    """List what the networks did not read; of a study that is out of scope that is every image, unless for research."""
+    left_out = [
+        ImageNotUsed(name=one.name, modality=one.image.kind, code=one.code, reason=one.reason)
+        for one in selection.left_out
+    ]
+    reason = "the study is out of the bundle's scope"
+    kept_out = [
+        ImageNotUsed(name=one.name, modality=one.image.kind, code="out_of_scope", reason=reason)
+        for one in (() if explained.images else selection.used)
+    ]
+    return tuple(sorted((*left_out, *kept_out), key=lambda one: one.name))
 
 
 def _notice(question: Question) -> str:
@@ -294,7 +305,7 @@ def _planes_shown(explained: ExplainedStudy) -> Iterator[_Shown]:
 def _write_overlays(folder: Path, question: Question, study: Study, explained: ExplainedStudy) -> Iterator[Overlay]:
     if explained.probabilities is None:
         return
-    chosen = int(np.argmax(explained.probabilities))
+    chosen = _class_shown(explained.verdict, explained.probabilities, question.bundle.manifest.slugs)
     planes = list(_planes_shown(explained))
     scale = evidence_scale(plane.evidence() for plane in planes)
     for number, shown in enumerate(_strongest(planes, chosen), start=1):
@@ -303,6 +314,11 @@ def _write_overlays(folder: Path, question: Question, study: Study, explained: E
         lines = _caption(shown, question, study, f"Evidence for {question.bundle.manifest.classes[chosen]}")
         write_bytes(folder / name, png_bytes(with_caption(picture, lines), optimise=False))
         yield Overlay(file=name, image=shown.image.used.name, plane=shown.plane)
+
+
+def _class_shown(verdict: str, probabilities: Sequence[float], slugs: Sequence[str]) -> int:
+    """Choose the class of the verdict, so that what is shown is what is said; where it is none, the most probable."""
+    return slugs.index(verdict) if verdict in slugs else int(np.argmax(probabilities))
 
 
 def _strongest(planes: list[_Shown], chosen: int) -> list[_Shown]:

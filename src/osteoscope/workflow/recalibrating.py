@@ -91,13 +91,14 @@ def recalibrate(
     """
     require("pandas", "pyarrow", "sklearn", "scipy")
     from osteoscope.bundle.load import SeenCases, load_bundle, read_recalibration_cases, read_training_cases
-    from osteoscope.bundle.write import write_bundle
+    from osteoscope.bundle.write import refuse_other, write_bundle
     from osteoscope.cohort.audit import find_leaks, raise_if_blocked
     from osteoscope.cohort.table import cases as cases_of
     from osteoscope.cohort.table import read_cohort
 
     if output.resolve().is_relative_to(bundle_folder.resolve()):
         raise StorageError("lies in the bundle that is recalibrated", path=output, remedy="choose another folder")
+    refuse_other(output)
     bundle = load_bundle(bundle_folder)
     stated = _stated_prior(bundle.manifest, prior, keep=keep_prior)
     cohort = read_cohort(cohort_folder, images=images)
