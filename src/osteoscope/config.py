@@ -437,13 +437,17 @@ def preset_config(
     )
 
 
+STANDARD_VOLUME = VolumeConfig(size=160, spacing=1.5, planes=16)
+"""How CT and MR are read by default, with preset ``standard``."""
+
+
 def _for_volumes(
     preset: Preset, network: NetworkConfig, *, mix: tuple[ImageKind, ...], seed: int, folds: int, split: Split
 ) -> Config:
     """Build the settings of a preset for CT or MR, or for a mix of modalities."""
     volume, epochs, repeats = {
         "quick": (VolumeConfig(size=64, spacing=2.0, planes=16, neighbours=0), 60, 1),
-        "standard": (VolumeConfig(size=160, spacing=1.5, planes=16), 30, 1),
+        "standard": (STANDARD_VOLUME, 30, 1),
         "full": (VolumeConfig(), 60, 3),
     }[preset]
     training = TrainingConfig(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from osteoscope.evaluation.found import LesionView, localisation_table
-from osteoscope.evaluation.localisation import iou
+from osteoscope.evaluation.localisation import gaussian_map, iou
 
 SIDE = 16
 
@@ -62,6 +62,42 @@ def test_one_group_is_judged_with_the_threshold_that_is_given() -> None:
     assert localisation_table(views, draws=10)["evidence"]["threshold"] == 0.5
 
 
+def test_in_one_group_other_maps_are_judged_at_what_suits_them_in_other_patients() -> None:
+    # A lesion as wide as the bell is at 0.6 of its peak: any low threshold, such as evidence likes, takes in all.
+    bell = gaussian_map((SIDE, SIDE))
+    views = [
+        dataclasses.replace(view(f"P{n}", "all", row=3), mask=bell >= (0.6 if n < 3 else 0.3), smallest=0.0)
+        for n in range(4)
+    ]
+    row = localisation_table(views, threshold=0.1, draws=10)["gaussian"]
+    # Each of the first three has two of its kind among the others, and the fourth has three.
+    expected = [1, 1, 1, iou(bell, views[3].mask, 0.6)]
+    assert row["iou"]["value"] == pytest.approx(np.mean(expected))
+    assert row["threshold"] == pytest.approx(0.6)
+    alone = localisation_table(views[:1], threshold=0.3, draws=10)["gaussian"]
+    assert alone["threshold"] == 0.3
+
+
+def test_images_of_a_patient_have_no_say_in_the_own_threshold() -> None:
+    # Two images of one patient would choose 0.6 for each other; the other patient says 0.3.
+    bell = gaussian_map((SIDE, SIDE))
+    views = [
+        dataclasses.replace(view(patient, "all", row=3), mask=bell >= level)
+        for patient, level in (("P0", 0.6), ("P0", 0.6), ("P1", 0.3))
+    ]
+    row = localisation_table(views, draws=10)["gaussian"]
+    assert row["threshold"] == pytest.approx((0.3 + 0.3 + 0.6) / 3)
+
+
+def test_an_image_of_whose_lesion_nothing_was_read_is_counted_and_has_no_figure() -> None:
+    seen = [view(f"P{n}", "all", row=n) for n in range(2)]
+    unread = dataclasses.replace(view("P9", "all", row=0), mask=np.zeros((SIDE, SIDE), dtype=bool))
+    table = localisation_table([*seen, unread], draws=10)
+    assert (table["images"], table["not_read"]) == (2, 1)
+    assert table["evidence"] == localisation_table(seen, draws=10)["evidence"]
+    assert localisation_table([unread]) == {}
+
+
 def test_blank_evidence_is_counted_and_finds_nothing() -> None:
     views = [view("P0", "all", row=1), view("P1", "all", row=2, strength=0.0)]
     row = localisation_table(views, draws=10)["evidence"]
@@ -98,6 +134,16 @@ def test_a_lesion_is_found_by_a_region_that_covers_half_of_it_and_fits() -> None
     table = localisation_table(views, draws=10)["regions"]
     assert (table["images"], table["none"], table["several"]) == (8, 1, 2)
     assert table["found"]["value"] == pytest.approx(4 / 8)
+
+
+def test_a_small_lesion_is_found_by_the_smallest_region_that_there_is() -> None:
+    small = found("P", square(1, 0, 9))
+    assert localisation_table([small], draws=10)["regions"]["found"]["value"] == 0
+    # 8 pixels wide, such a region touches nine.
+    fits = dataclasses.replace(small, smallest=8.0)
+    assert localisation_table([fits], draws=10)["regions"]["found"]["value"] == 1
+    larger = dataclasses.replace(found("P", square(0, 0, 10)), smallest=8.0)
+    assert localisation_table([larger], draws=10)["regions"]["found"]["value"] == 0
 
 
 def test_the_square_round_a_lesion_of_two_parts_is_round_both() -> None:

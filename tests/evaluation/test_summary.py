@@ -313,7 +313,9 @@ def test_a_figure_that_one_repeat_lacks_is_not_invented_from_the_others() -> Non
 def test_without_verdicts_nothing_is_said_of_them_and_with_none_decided_there_is_no_accuracy() -> None:
     labels, second = _simulated(10, 6)
     block = _summary(labels, second)
-    assert block["decided"]["reason"] == block["accuracy_decided"]["reason"] == "no verdicts were given"
+    assert (
+        block["decided"]["reason"] == block["accuracy_decided"]["reason"] == "no verdicts were given by prediction sets"
+    )
     block = _summary(labels, second, verdicts=[-1] * 10)
     _assert_sound(block)
     assert block["decided"]["value"] == 0.0

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from osteoscope.evaluation.localisation import energy_in_lesion, gaussian_map
+from osteoscope.evaluation.localisation import energy_in_lesion, gaussian_map, iou
 from osteoscope.evaluation.truth import (
     falls,
     localisation_over_patients,
@@ -105,26 +105,26 @@ PIXELS = np.random.default_rng(0).random(SHAPE).astype(np.float32)
 
 def test_evidence_in_another_plane_is_outside() -> None:
     evidence, mask = planes(inside=1.0, outside=3.0)
-    found = localise_in_planes(evidence, mask, PIXELS, threshold=0.5, seed=0)["evidence"]
+    (found,) = localise_in_planes(evidence, mask, PIXELS, threshold=0.5, seed=0)["evidence"]
     assert found.pointing == 0
     assert found.energy == pytest.approx(0.25)
     assert found.iou == 0
     evidence, mask = planes(inside=3.0, outside=1.0)
-    found = localise_in_planes(evidence, mask, PIXELS, threshold=0.5, seed=0)["evidence"]
+    (found,) = localise_in_planes(evidence, mask, PIXELS, threshold=0.5, seed=0)["evidence"]
     assert (found.pointing, found.iou, found.dice) == (1, 1, 1)
     assert found.energy == pytest.approx(0.75)
     # From a quarter of the strongest on, both squares belong: 4 of 8.
-    assert localise_in_planes(evidence, mask, PIXELS, threshold=0.25, seed=0)["evidence"].iou == pytest.approx(0.5)
+    assert localise_in_planes(evidence, mask, PIXELS, threshold=0.25, seed=0)["evidence"][0].iou == pytest.approx(0.5)
 
 
 def test_the_controls_know_no_plane_from_another() -> None:
     evidence, mask = planes(inside=1.0, outside=0.0)
     found = localise_in_planes(evidence, mask, PIXELS, threshold=0.5, seed=0)
     one_plane = energy_in_lesion(gaussian_map(SHAPE[1:]), mask[1])
-    assert found["gaussian"].energy == pytest.approx(one_plane / 3)
-    assert found["gaussian"].pointing == pytest.approx(1 / 12)
+    assert found["gaussian"][0].energy == pytest.approx(one_plane / 3)
+    assert found["gaussian"][0].pointing == pytest.approx(1 / 12)
     flat = localise_in_planes(evidence, mask, np.zeros(SHAPE), threshold=0.5, seed=0)
-    assert flat["edges"].blank
+    assert flat["edges"][0].blank
     assert flat["random"] != localise_in_planes(evidence, mask, PIXELS, threshold=0.5, seed=1)["random"]
 
 
@@ -145,10 +145,10 @@ def test_patients_weigh_the_same_and_differences_are_paired() -> None:
     assert table["patients"] == 2
     # 3 / 4 and 1 / 2.
     assert table["evidence"]["energy"]["value"] == pytest.approx(0.625)
-    gaussian = found[0]["gaussian"].energy
+    gaussian = found[0]["gaussian"][0].energy
     assert table["gaussian"]["energy_difference"]["value"] == pytest.approx(0.625 - gaussian)
     assert "energy_difference" not in table["evidence"]
-    blank = {name: dataclasses.replace(one, blank=True) for name, one in found[0].items()}
+    blank = {name: tuple(dataclasses.replace(one, blank=True) for one in of) for name, of in found[0].items()}
     assert localisation_over_patients([blank, found[1]], [0, 0], draws=5)["evidence"]["blank"] == 1
     assert localisation_over_patients([], []) == {}
 
@@ -183,3 +183,20 @@ def test_what_stays_the_same_has_not_fallen() -> None:
 def test_what_is_no_probability_is_refused(before: list[float], after: list[float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         falls(before, after)
+
+
+def test_a_control_is_judged_at_the_threshold_that_is_best_in_other_patients() -> None:
+    bell = gaussian_map(SHAPE[1:])
+    levels = (0.6, 0.6, 0.6, 0.3)
+    found = [
+        localise_in_planes(
+            np.zeros(SHAPE, np.float32), np.tile(bell >= level, (SHAPE[0], 1, 1)), PIXELS, threshold=0.1, seed=0
+        )
+        for level in levels
+    ]
+    table = localisation_over_patients(found, [0, 0, 1, 1], draws=10)
+    expected = [1, 1, 1, iou(bell, bell >= 0.3, 0.6)]
+    assert table["gaussian"]["iou"]["value"] == pytest.approx(np.mean(expected))
+    assert table["evidence"]["blank"] == 4
+    alone = localisation_over_patients(found[:1], [0], draws=10)
+    assert alone["gaussian"]["iou"]["value"] == pytest.approx(iou(bell, bell >= 0.6, 0.5))

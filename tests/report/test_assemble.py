@@ -143,6 +143,13 @@ def test_notes_on_evidence_hold_for_one_look_and_for_two(
     assert not any(said in notes for said in untold)
 
 
+def test_lesions_of_which_nothing_was_read_are_told() -> None:
+    told = [" ".join(evidence_notes({"roi": "none", "localisation": {"not_read": count}})) for count in (0, 1, 3)]
+    assert "further" not in told[0]
+    assert "Of 1 further image with an outlined lesion nothing" in told[1]
+    assert "Of 3 further images with an outlined lesion nothing" in told[2]
+
+
 def test_what_evidence_leaves_out_is_told_of_patients_of_several_looks() -> None:
     through = {"patients": 7, "median": 0.04, "quartiles": [0.01, 0.08]}
     metrics: dict[str, Any] = {"roi": "none", "localisation": {}, "evidence_through_weights": through}

@@ -66,7 +66,7 @@ def test_the_answer_comes_first_then_images_then_how_to_read_them(
 ) -> None:
     text = read_page(case_html(case)).text
     told = ["Case P7", "Research. Not for clinical use.", "Verdict: osteosarcoma", "87 %", "13 %", "the prior",
-            "osteosarcoma 50 %", "Proven diagnosis osteosarcoma", "14 years", "Images and evidence",
+            "osteosarcoma 50 %", "Recorded diagnosis osteosarcoma", "14 years", "Images and evidence",
             "share of the strongest evidence in this case", "IMG1, lateral", "62 % of the weight",
             "Evidence for osteosarcoma", "strongest point: 100 %", "Evidence for giant cell tumor",
             "strongest point: 50 %", "Two tumours were compared.", "Fold 3 of 5 made this.", "not a segmentation",
@@ -221,7 +221,7 @@ def test_a_case_without_proof_or_evidence_is_told_plainly(case: CaseContent, rea
     content = dataclasses.replace(case, label=None, verdict="indeterminate", images=silent, study_href=None)
     page = read_page(case_html(content))
     assert "Verdict: indeterminate" in page.text
-    assert "Proven diagnosis not known" in page.text
+    assert "Recorded diagnosis not known" in page.text
     assert "No place in this image spoke for any class." in page.text
     assert page.all("a") == []
 

@@ -116,7 +116,7 @@ def test_a_phantom_says_that_it_shows_no_patient(case: Case, read_page: Callable
     text = read_page(case_html(content(phantom))).text
     assert text.index(PHANTOM_BANNER) < text.index("Case P")
     assert "Diagnosis drawn giant cell tumor" in text
-    assert "Proven" not in text
+    assert "Recorded diagnosis" not in text
 
 
 def test_a_scan_that_nobody_has_outlined_is_said_to_be_none(case: Case, read_page: Callable[[str], Any]) -> None:

@@ -85,10 +85,15 @@ def test_a_run_keeps_what_the_audit_found(run_folder: Path) -> None:
 
 
 def test_a_cohort_whose_pictures_give_the_label_away_is_refused_and_nothing_is_made(
-    lying_cohort: Path, tiny_config: Config, tmp_path: Path
+    lying_cohort: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OSTEOSCOPE_CACHE", str(tmp_path / "cache"))
+    told = Silent()
     with pytest.raises(CohortError, match=r"--accept (file|geometry)-shortcut"):
-        workflow.train(lying_cohort, tmp_path / "run", config=whole_images(tiny_config), watcher=Silent(), threads=1)
+        workflow.train(lying_cohort, tmp_path / "run", config=whole_images(tiny_config), watcher=told, threads=1)
+    # Every second one of 24 images.
+    said = [f"auditing the cohort: {done} of 24 images" for done in range(2, 25, 2)]
+    assert told.stages == [(None, "auditing the cohort"), *((None, line) for line in said)]
     with pytest.raises(ConfigError, match="no reason is given"):
         workflow.train(
             lying_cohort,

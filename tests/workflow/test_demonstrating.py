@@ -75,6 +75,33 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["sites-a-b"]
 
 
+@pytest.mark.parametrize("name", ["cohort", "evaluation", "notes.txt"])
+def test_a_folder_in_which_no_demonstration_has_begun_keeps_what_it_holds(tmp_path: Path, name: str) -> None:
+    """A cohort and an evaluation of patients, as any folder of work has them, are replaced by none of phantoms."""
+    (tmp_path / name).mkdir()
+    with pytest.raises(StorageError, match=f"holds {name} and no demonstration that could be gone on with"):
+        workflow.demo(tmp_path, watcher=Noted())
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_demonstration_that_has_begun_is_gone_on_with(tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    class Stopping(Noted):
+        @contextlib.contextmanager
+        def counted(self, what: str) -> Iterator[Callable[[int, int], None]]:
+            def stop(_done: int, _total: int) -> None:
+                raise StoppedError
+
+            yield stop
+
+    for _ in range(2):
+        with pytest.raises(StoppedError):
+            workflow.demo(tmp_path, watcher=Stopping(), patients=20, held_out=20)
+        (tmp_path / "cohort").mkdir(exist_ok=True)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_demonstration_goes_from_nothing_to_pages_and_goes_on_where_it_stood(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -122,8 +123,20 @@ def test_a_copy_of_a_training_picture_is_refused_where_the_training_cohort_is_na
     )
     study = workflow.evaluate(run_folder / "bundle", tmp_path / "cohort", tmp_path / "blind")
     assert "Near duplicates of the training pictures were not looked for" in study.report.read_text(encoding="utf-8")
+    judge = partial(workflow.evaluate, run_folder / "bundle", tmp_path / "cohort", tmp_path / "out")
+    seen: list[tuple[int, int]] = []
     with pytest.raises(CohortError, match=r"D000_0\.png and A000_0\.png of the other cohort are one picture"):
-        workflow.evaluate(run_folder / "bundle", tmp_path / "cohort", tmp_path / "out", training=cohort_folder)
+        judge(training=cohort_folder, audited_so_far=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (8, 8)
+    shutil.copytree(cohort_folder.parent / "images", tmp_path / "moved")
+    shutil.copytree(cohort_folder, tmp_path / "training")
+    header = tmp_path / "training" / "cohort.json"
+    header.write_text(json.dumps(json.loads(header.read_text()) | {"root": str(tmp_path / "gone")}))
+    with pytest.raises(CohortError, match="images is missing") as fault:
+        judge(training=header.parent)
+    assert fault.value.remedy == "name the folder that holds the images with --training-images"
+    with pytest.raises(CohortError, match=r"D000_0\.png and A000_0\.png of the other cohort are one picture"):
+        judge(training=header.parent, training_images=tmp_path / "moved")
     assert not (tmp_path / "out").exists()
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import pytest
 from bundles import export_tiny, write_tiny_bundle
 from safetensors.numpy import load_file, save_file
@@ -39,6 +40,21 @@ def test_a_bundle_is_compared_on_every_runtime_and_written_anew(
     before, after = load_bundle(source), load_bundle(tmp_path / "out")
     assert after.manifest == before.manifest
     assert (tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8") == model_card(after.manifest)
+
+
+def test_notes_on_where_a_graph_was_made_are_not_handed_on(scan_member: Path, tmp_path: Path) -> None:
+    member = shutil.copytree(scan_member, tmp_path / "member")
+    for name in ("planes.onnx", "head.onnx"):
+        model = onnx.load(member / name)
+        model.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value='File "/home/nobody/net.py"')
+        onnx.save(model, member / name)
+    bundle = write_tiny_bundle(tmp_path / "bundle", member)
+    for path in bundle.rglob("*.*"):
+        path.chmod(0o444)
+    workflow.export(bundle, tmp_path / "out")
+    for name in ("planes.onnx", "head.onnx"):
+        assert b"/home/nobody" in (bundle / "members/0" / name).read_bytes()
+        assert b"/home/nobody" not in (tmp_path / "out/members/0" / name).read_bytes()
 
 
 def test_the_bundle_of_a_run_is_meant_where_a_run_is_named(scan_bundle: Path, tmp_path: Path) -> None:
@@ -100,8 +116,11 @@ def test_a_bundle_is_not_written_into_itself_nor_over_something_else(scan_bundle
         with pytest.raises(StorageError, match="lies in the bundle that is exported"):
             workflow.export(scan_bundle, output)
     (tmp_path / "notes.txt").write_text("mine")
+    told: list[object] = []
     with pytest.raises(StorageError, match="is already there and is not a bundle"):
-        workflow.export(scan_bundle, tmp_path)
+        workflow.export(scan_bundle, tmp_path, progress=lambda *said: told.append(said))
+    # That is found before anything is compared.
+    assert told == []
 
 
 def test_without_the_training_half_it_says_what_to_install(

@@ -95,11 +95,15 @@ def test_what_is_left_out_is_told_from_what_is_used(tmp_path: Path) -> None:
     write_dicom(tmp_path / "capture", GREY, "SC", ImageType=["DERIVED", "SECONDARY"])
     write_series(tmp_path / "scout", SCAN[:1], "CT", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     write_dicom(tmp_path / "frames", np.stack([GREY, GREY, GREY]), "DX")
+    write_series(tmp_path / "map", SCAN + 1, "MR", series="map", ImageType=["DERIVED", "SECONDARY", "ADC"])
+    write_dicom(tmp_path / "raw", GREY, "DX", series="raw", PresentationIntentType="FOR PROCESSING")
     found = document(tmp_path)
     reasons = {image["files"][0].rpartition("/")[2]: image["not_used_because"] for image in found["images"]}
     assert reasons.pop("radiograph.png") is None
-    assert sorted(map(str, reasons.values())) == ["blank", "localiser", "secondary_capture", "several_frames"]
-    assert (found["readable"], found["used"], found["refused"]) == (5, 1, 0)
+    assert sorted(map(str, reasons.values())) == [
+        *("blank", "derived", "for_processing", "localiser", "secondary_capture", "several_frames"),
+    ]
+    assert (found["readable"], found["used"], found["refused"]) == (7, 1, 0)
 
 
 def test_all_that_is_in_a_folder_is_accounted_for_once(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ from osteoscope import workflow
 from osteoscope.cli.main import app
 from osteoscope.errors import InputError, StorageError
 from osteoscope.imaging.masks import read_mask
+from osteoscope.imaging.nifti import write_nifti
 from osteoscope.imaging.open import open_image
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 FRAME, SERIES = "1.2.840.1", "1.2.840.2"
@@ -80,6 +82,28 @@ def test_what_outlines_nothing_is_refused_and_nothing_is_written(scan: Path, str
     with pytest.raises(InputError, match="drawn in another frame of reference; and 1 other files outline nothing"):
         workflow.outline_lesion(scan, [other, structures], mask)
     assert not mask.exists()
+
+
+def test_nothing_but_an_earlier_mask_is_written_over(scan: Path, structures: Path, tmp_path: Path) -> None:
+    def refused(output: Path, match: str, *, image: Path = scan, files: Sequence[Path] = (structures,)) -> None:
+        before = output.read_bytes() if output.exists() else None
+        with pytest.raises(StorageError, match=match) as fault:
+            workflow.outline_lesion(image, files, output, names=["gtv 2"])
+        assert fault.value.remedy == "choose another file with -o"
+        assert (output.read_bytes() if output.exists() else None) == before
+
+    volume = open_image(scan).volume
+    assert volume.geometry.affine is not None
+    ct, drawn, mask = (tmp_path / name for name in ("scan_ct.nii.gz", "drawn.nii.gz", "mask.nii.gz"))
+    write_nifti(ct, volume.read(), volume.geometry.affine)
+    write_nifti(drawn, np.ones(volume.geometry.shape, np.uint8), volume.geometry.affine, stored=np.uint8)
+    workflow.outline_lesion(scan, [structures], mask, names=["gtv 1"])
+    workflow.outline_lesion(scan, [structures], mask, names=["gtv 2"])
+    assert read_mask(mask, volume).sum() == 200
+    refused(ct, "is what the mask is made from", image=ct, files=[mask])
+    refused(mask, "is what the mask is made from", files=[mask])
+    refused(drawn, "is no mask that this wrote")
+    refused(scan / "mask.nii.gz", "lies in the folder of the series")
 
 
 def test_an_image_without_a_place_and_another_output_are_refused(scan: Path, structures: Path, tmp_path: Path) -> None:

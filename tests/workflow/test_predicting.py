@@ -15,13 +15,16 @@ import pytest
 from bundles import RADIOGRAPHS, write_tiny_bundle
 from conftest import shared_data
 from dicom_files import AXIAL, CORONAL, PATIENT, SAGITTAL, write_dicom, write_series
+from filelock import FileLock
 from PIL import Image
 
 from osteoscope import workflow
-from osteoscope.errors import BundleError, InputError, StorageError
+from osteoscope.bundle.format import Verdicts
+from osteoscope.errors import BundleError, InputError, RunError, StorageError
 from osteoscope.imaging import stored_array
 from osteoscope.imaging.nifti import write_nifti
 from osteoscope.inference.result import StudyPrediction
+from osteoscope.storage import LOCK
 from osteoscope.workflow import prediction_files
 
 if TYPE_CHECKING:
@@ -81,7 +84,7 @@ def test_a_study_gets_a_folder_and_a_row(scan_bundle: Path, tmp_path: Path) -> N
     (line,) = table(tmp_path / "out")
     assert (line["study"], line["verdict"], line["images"], line["research"]) == (row.study, found.verdict, "1", "no")
     assert float(line["p_osteosarcoma"]) == pytest.approx((found.probabilities or {})["osteosarcoma"], abs=1e-6)
-    assert not list((tmp_path / "out").glob(".*"))
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [LOCK]
 
 
 def test_what_a_file_beside_a_nifti_says_of_its_axes_is_part_of_the_question(scan_bundle: Path, tmp_path: Path) -> None:
@@ -271,11 +274,16 @@ def test_research_shows_what_is_out_of_scope_and_marks_every_output(scan_member:
     path = ct(tmp_path, "1")
     plain = workflow.predict(bundle, [path], tmp_path / "out", threads=1).rows[0]
     assert (plain.verdict, plain.probabilities) == ("out_of_scope", None)
+    # What the bundle would read is on record as well.
+    (kept_out,) = answer(tmp_path / "out", plain.study).not_used
+    assert (kept_out.modality, kept_out.code) == ("CT", "out_of_scope")
+    assert [(line["images"], line["not_used"]) for line in table(tmp_path / "out")] == [("0", "1")]
     row = workflow.predict(bundle, [path], tmp_path / "out", research=True, threads=1).rows[0]
     found = answer(tmp_path / "out", row.study)
     assert found.verdict == "out_of_scope"
     assert found.probabilities is not None
     assert found.research
+    assert found.not_used == ()
     assert "never for a patient's care" in found.notice
     names = {path.name for path in (tmp_path / "out" / row.study).iterdir()} - {"prediction.json"}
     assert len(names) == len(found.overlays) + 2
@@ -315,7 +323,7 @@ def test_one_bad_study_does_not_stop_the_others(scan_bundle: Path, tmp_path: Pat
     assert lines[rows["2"].study]["p_osteosarcoma"] == ""
     assert "missing" in lines[rows["2"].study]["reasons"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "summary.csv", *(row.study for row in done.rows if row.verdict != "refused"),
+        LOCK, "summary.csv", *(row.study for row in done.rows if row.verdict != "refused"),
     }  # fmt: skip
 
 
@@ -339,7 +347,7 @@ def test_what_was_not_foreseen_refuses_one_study_and_tells_no_value(
     assert done.rows[0].refused == {"unknown": 12}
     assert "ArithmeticError" in done.rows[0].reasons[0]
     assert "DOE" not in (tmp_path / "out" / "summary.csv").read_text()
-    assert not list((tmp_path / "out").glob(".*"))
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [LOCK]
 
 
 def test_a_study_that_was_answered_is_not_read_again(
@@ -404,16 +412,97 @@ def test_what_is_done_when_all_stops_is_kept_and_the_same_command_goes_on(
         with pytest.raises(type(fault)):
             workflow.predict(scan_bundle, paths, tmp_path / "out", threads=1, jobs=1)
     (line,) = table(tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"summary.csv", line["study"]}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {LOCK, "summary.csv", line["study"]}
     done = workflow.predict(scan_bundle, paths, tmp_path / "out", threads=1)
     assert [row.already_done for row in done.rows] == [True, False, False]
     assert len(table(tmp_path / "out")) == 3
 
 
-def test_what_a_kill_left_does_not_stop_the_next_run(scan_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "out" / ".0123456789ab.x.tmp").mkdir(parents=True)
-    done = workflow.predict(scan_bundle, [ct(tmp_path, "1")], tmp_path / "out", threads=1)
+def test_what_a_kill_left_does_not_stop_the_next_run_and_goes(scan_bundle: Path, tmp_path: Path) -> None:
+    """A folder without a table is not known to be of predictions: there nothing is removed."""
+    output, path = tmp_path / "out", ct(tmp_path, "1")
+    (output / ".mine.tmp").mkdir(parents=True)
+    done = workflow.predict(scan_bundle, [path], output, threads=1)
     assert done.predicted == 1
+    assert (output / ".mine.tmp").exists()
+    left = output / ".0123456789ab.x.tmp"
+    left.mkdir()
+    (left / "overlay-1.png").write_bytes(b"half")
+    workflow.predict(scan_bundle, [path], output, threads=1)
+    assert not left.exists()
+
+
+def test_two_processes_do_not_predict_into_one_folder(scan_bundle: Path, tmp_path: Path) -> None:
+    path, output = ct(tmp_path, "1"), tmp_path / "out"
+    output.mkdir()
+    with FileLock(output / LOCK), pytest.raises(RunError, match="out: another process is predicting into this folder"):
+        workflow.predict(scan_bundle, [path], output, threads=1)
+    assert [path.name for path in output.iterdir()] == [LOCK]
+
+
+def test_rows_that_another_process_adds_while_files_are_looked_at_stay(scan_bundle: Path, tmp_path: Path) -> None:
+    output, others = tmp_path / "out", [ct(tmp_path, "2")]
+
+    def watch(what: str, _done: int, _total: int) -> None:
+        if what == "looking at files" and others:
+            workflow.predict(scan_bundle, [others.pop()], output, threads=1)
+
+    workflow.predict(scan_bundle, [ct(tmp_path, "1")], output, threads=1, watch=watch)
+    assert len(table(output)) == 2
+
+
+def test_a_table_that_a_spreadsheet_program_changed_is_refused_in_a_sentence(scan_bundle: Path, tmp_path: Path) -> None:
+    path, output = ct(tmp_path, "1"), tmp_path / "out"
+    row = workflow.predict(scan_bundle, [path], output, threads=1).rows[0]
+    summary = output / "summary.csv"
+    before = summary.read_text(encoding="utf-8")
+    # A byte order mark and an empty row say nothing else.
+    summary.write_text(before + "\n", encoding="utf-8-sig")
+    workflow.predict(scan_bundle, [path], output, threads=1)
+    assert summary.read_text(encoding="utf-8") == before
+    header, line = before.splitlines()
+    for changed, reason in (
+        (f"{header}\n{line},more\n", "expected 10 cells in row 2, found 11"),
+        (f"{header}\n{row.study}\n", "expected 10 cells in row 2, found 1"),
+        (before.replace(",", ";"), "its columns are not those of the bundle's classes, with commas between them"),
+        ("", "its columns are not those of the bundle's classes"),
+        (f'{header}\n"{"y" * 140_000}"\n', "cannot be read: field larger than field limit"),
+    ):
+        summary.write_text(changed, encoding="utf-8")
+        with pytest.raises(StorageError, match=rf"summary\.csv: {reason}.* \(choose another folder with -o\)"):
+            workflow.predict(scan_bundle, [path], output, threads=1)
+
+
+def test_of_many_files_that_cannot_be_read_a_few_reasons_are_told(scan_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(8):
+        write_nifti(folder / f"{number}.nii", body().astype(np.float32), np.diag([1.0, 1.0, 3.0, 1.0]))
+        whole = (folder / f"{number}.nii").read_bytes()
+        (folder / f"{number}.nii").write_bytes(whole[: 1000 + number])
+    (row,) = workflow.predict(scan_bundle, [folder], tmp_path / "out", one_patient=True, threads=1).rows
+    assert (row.verdict, row.refused) == ("refused", {"truncated_pixels": 8})
+    assert len(row.reasons) == 6
+    assert row.reasons[0].startswith("Ends too early: ")
+    assert row.reasons[-1] == "And 3 more."
+
+
+def test_pictures_show_the_class_of_the_verdict_though_another_is_more_probable(
+    scan_bundle: Path, scan_member: Path, tmp_path: Path
+) -> None:
+    """Of two classes, evidence for the one is evidence against the other: planes come in the opposite order."""
+    write_series(tmp_path / "in", body(4), StudyInstanceUID="1.2.1", RescaleIntercept=-1024)
+    (row,) = workflow.predict(scan_bundle, [tmp_path / "in"], tmp_path / "plain", threads=1).rows
+    shares = list((row.probabilities or {}).values())
+    less = int(np.argmin(shares))
+    thresholds = (1.0, 0.0) if less == 0 else (0.0, 1.0)
+    verdicts = Verdicts(level=0.9, thresholds=thresholds, counts=(20, 20), refused=None)
+    other = write_tiny_bundle(tmp_path / "bundle", scan_member, verdicts=verdicts)
+    (turned,) = workflow.predict(other, [tmp_path / "in"], tmp_path / "out", threads=1).rows
+    assert turned.verdict == ("osteosarcoma", "giant_cell_tumor")[less] != row.verdict
+    orders = [[one.plane for one in answer(tmp_path / name, row.study).overlays] for name in ("plain", "out")]
+    assert len(orders[0]) > 1
+    assert orders[1] == orders[0][::-1]
 
 
 def test_predictions_of_other_classes_are_not_added_to(scan_bundle: Path, scan_member: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from osteoscope import workflow
 from osteoscope.errors import BundleError, StorageError
 from osteoscope.inference import scope, study
 from osteoscope.inference.result import StudyPrediction
+from osteoscope.storage import LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +118,7 @@ def test_a_full_disk_ends_all_and_what_was_done_stays(
         with pytest.raises(StorageError, match=r"no space left on device \(free some space"):
             workflow.predict(scan_bundle, [studies], output, threads=1, jobs=jobs)
     rows, folders = set(table(output)), {path.name for path in output.iterdir() if path.is_dir()}
-    assert not any(path.name.startswith(".") for path in output.rglob("*"))
+    assert [path.name for path in output.rglob(".*")] == [LOCK]
     assert folders
     for name in folders:
         answer = StudyPrediction.model_validate_json((output / name / "prediction.json").read_bytes())
@@ -152,7 +153,7 @@ def test_an_interrupt_ends_all_jobs(
     assert told == [1]
     folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
     assert len(folders) <= 3
-    assert not list((tmp_path / "out").glob(".*"))
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [LOCK]
 
 
 def removed_before(function: str, module: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -288,6 +288,16 @@ def test_the_parent_is_never_written_over(parent: Path, site: Path, inside: str)
     assert sorted(path.name for path in parent.rglob("*")) == before
 
 
+def test_a_folder_of_something_else_is_refused_before_a_patient_is_read(
+    parent: Path, site: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    read: list[tuple[int, int]] = []
+    with pytest.raises(StorageError, match="is already there and is not a bundle"):
+        recalibrate(parent, site, tmp_path, threads=1, progress=lambda *said: read.append(said))
+    assert read == []
+
+
 def test_a_changed_byte_in_the_new_bundle_is_found(made: RecalibrationSummary, tmp_path: Path) -> None:
     import shutil
 

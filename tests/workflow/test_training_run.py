@@ -10,6 +10,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -67,7 +68,7 @@ def test_the_metrics_have_the_published_shape_and_agree_with_the_predictions(run
     assert (metrics["n_patients"], metrics["n_images"], metrics["roi"]) == (24, 32, "box")
     assert metrics["prevalence"] == {"osteosarcoma": 12, "giant_cell_tumor": 12}
     assert set(metrics["patient"]["auc"]) >= {"value", "low", "high", "n"}
-    assert set(metrics["localisation"]) == {"images", "evidence", "gaussian", "random", "edges"}
+    assert set(metrics["localisation"]) == {"images", "not_read", "evidence", "gaussian", "random", "edges"}
 
 
 def test_what_the_evidence_leaves_out_is_what_flows_through_the_weights_of_the_looks(
@@ -335,6 +336,19 @@ def test_a_run_on_other_patients_cannot_be_set_beside(
     lines = (other / "oof.csv").read_text().splitlines()
     (other / "oof.csv").write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(RunError, match="other patients or repeats"):
+        workflow.train(cohort_folder, run_folder, config=tiny_config, watcher=Silent(), threads=1, beside=[other])
+
+
+@pytest.mark.parametrize(("column", "told"), [("label", "other diagnoses of 1 of these"), ("fold", "in other folds")])
+def test_a_run_by_other_diagnoses_or_in_other_folds_cannot_be_set_beside(
+    run_folder: Path, cohort_folder: Path, tiny_config: Config, tmp_path: Path, column: str, told: str
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run_folder, other)
+    table = pd.read_csv(other / "oof.csv")
+    table.loc[0, column] = next(value for value in table[column].unique() if value != table.loc[0, column])
+    table.to_csv(other / "oof.csv", index=False)
+    with pytest.raises(RunError, match=told):
         workflow.train(cohort_folder, run_folder, config=tiny_config, watcher=Silent(), threads=1, beside=[other])
 
 

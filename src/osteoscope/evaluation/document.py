@@ -58,6 +58,9 @@ class Predictions:
     """(n, classes)."""
     verdicts: NDArray[np.int64]
     """(n,) class index, or -1 for indeterminate."""
+    by_sets: bool = True
+    """Whether verdicts are by prediction sets, all of them; where not, they name the most probable class, and how many
+    they decide says nothing."""
     probabilities_of_images: NDArray[np.float64] | None = None
     """(n, classes), as `probabilities`, were nothing but the images known; None where that is not asked."""
 
@@ -374,7 +377,7 @@ def _summary(
         repeats=predictions.repeats,
         classes=facts.slugs,
         prior=prior,
-        verdicts=predictions.verdicts,
+        verdicts=predictions.verdicts if predictions.by_sets else None,
         seed=facts.seed,
     )
 

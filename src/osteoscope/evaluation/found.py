@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from osteoscope.evaluation.intervals import group_patients, mean_figure
-from osteoscope.evaluation.localisation import choose_threshold, edge_map, gaussian_map, localise, random_map
+from osteoscope.evaluation.localisation import (
+    THRESHOLD_GRID,
+    choose_threshold,
+    edge_map,
+    gaussian_map,
+    iou,
+    localise,
+    places_by_others,
+    random_map,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,13 +45,15 @@ class LesionView:
     evidence: NDArray[np.float32]
     """(rows, columns), signed, for the most probable class, which is the one that is shown."""
     mask: NDArray[np.bool_]
-    """(rows, columns), True in the lesion."""
+    """(rows, columns), True in the lesion; nowhere if that lies beyond all that was read, or is too small to see."""
     pixels: NDArray[np.float32]
     """(rows, columns)."""
     lesion: NDArray[np.float32] | None = None
     """(rows, columns), 0..1, how likely the network holds a lesion there; None where it was not asked."""
     found: tuple[NDArray[np.bool_], ...] | None = None
     """(rows, columns) each, True in a region that the network found; None where it was not asked to find any."""
+    smallest: float = 0.0
+    """Side of the smallest region that is ever found, in pixels of the mask."""
     volume: str | None = None
     """Name of the CT or MR that it is a plane of, or of the radiograph of a mix; None for an image of one plane."""
 
@@ -53,33 +65,39 @@ def localisation_table(
 
     The controls are a centred Gaussian, white noise smoothed to the coarseness of evidence, and an edge detector, all
     on the same part of the image. The threshold of IoU and Dice is chosen for each kind of map and each group on the
-    views of the other groups; with one group there is nothing to choose it on, and `threshold` is taken.
+    views of the other groups. With one group `threshold` is taken for the evidence, and every other map has for each
+    patient the one that is best for all others: one that was chosen for evidence would make them look worse than they
+    are.
 
     Parameters
     ----------
     views
         Those with a lesion; may be empty.
     threshold
-        As a share of the map's maximum, for views of one group; None is half.
+        As a share of the evidence's maximum, for views of one group; None is half.
     draws, seed
         Of the bootstrap over patients.
 
     Returns
     -------
     dict
-        ``{map: {"iou", "dice", "pointing", "energy": figure, "blank": views without evidence, "threshold": mean}}``
-        and ``"images"``; empty without views. Of CT, MR and a mix also ``"planes"``, the number of views. Where the
-        network was asked for the lesion, also a map ``"lesion"``; where it was asked to find regions, ``"regions"``:
-        ``{"images", "found": figure, "none": images without a region, "several": with more than one}``. A lesion counts
-        as found if a region covers at least half of it and is at most four times as large as the square round it.
+        ``{map: {"iou", "dice", "pointing", "energy": figure, "blank": views without evidence, "threshold": mean}}``,
+        ``"images"``, and ``"not_read"``, the number of further images of whose lesion nothing was read: there is no
+        figure of them. Empty without views that show a lesion. Of CT, MR and a mix also ``"planes"``, the number of
+        views. Where the network was asked for the lesion, also a map ``"lesion"``; where it was asked to find regions,
+        ``"regions"``: ``{"images", "found": figure, "none": images without a region, "several": with more than one}``.
+        A lesion counts as found if a region covers at least half of it and is at most four times as large as the square
+        round it, or as small as regions get.
     """
+    annotated = views
+    views = [view for view in annotated if view.mask.any()]
     if not views:
         return {}
     patients = group_patients([view.patient for view in views], np.array([view.label for view in views]))
-    table = _counts(views)
+    table = {**_counts(views), "not_read": len(annotated) - len(views)}
     for name, make in _maps(seed, views).items():
         maps = [make(place, view) for place, view in enumerate(views)]
-        thresholds = _cross_chosen(maps, views, otherwise=threshold or 0.5)
+        thresholds = _thresholds(name, maps, views, given=threshold or 0.5)
         found = [localise(m, v.mask, threshold=t) for m, v, t in zip(maps, views, thresholds, strict=True)]
         row: dict[str, Any] = {
             measure: mean_figure(
@@ -118,9 +136,10 @@ def _regions(views: Sequence[LesionView], *, draws: int, seed: int) -> dict[str,
 def _is_found(view: LesionView) -> bool:
     """Whether a region covers at least half of the lesion without being much larger than the square round it."""
     longer = max(int(np.ptp(along)) + 1 for along in np.nonzero(view.mask))
+    # A square of so many pixels touches one more of them.
+    largest = max(_LOOSEST * longer**2, (math.ceil(view.smallest) + 1) ** 2)
     return any(
-        (region & view.mask).sum() >= view.mask.sum() / 2 and region.sum() <= _LOOSEST * longer**2
-        for region in view.found or ()
+        (region & view.mask).sum() >= view.mask.sum() / 2 and region.sum() <= largest for region in view.found or ()
     )
 
 
@@ -140,13 +159,19 @@ def _shape(view: LesionView) -> tuple[int, int]:
     return (view.mask.shape[0], view.mask.shape[1])
 
 
-def _cross_chosen(maps: Sequence[NDArray[Any]], views: Sequence[LesionView], *, otherwise: float) -> list[float]:
-    """Choose each view's threshold on the views of the other groups."""
+def _thresholds(name: str, maps: Sequence[NDArray[Any]], views: Sequence[LesionView], *, given: float) -> list[float]:
+    """Choose each view's threshold on the views of the other groups or, of one group, of the other patients."""
     groups = [view.group for view in views]
     if len(set(groups)) < 2:
-        return [otherwise] * len(views)
+        return [given] * len(views) if name == EVIDENCE else _by_others(maps, views, otherwise=given)
     chosen = {}
     for group in set(groups):
         others = [place for place, name in enumerate(groups) if name != group]
         chosen[group] = choose_threshold([maps[place] for place in others], [views[place].mask for place in others])
     return [chosen[group] for group in groups]
+
+
+def _by_others(maps: Sequence[NDArray[Any]], views: Sequence[LesionView], *, otherwise: float) -> list[float]:
+    overlaps = [[iou(one, view.mask, step) for step in THRESHOLD_GRID] for one, view in zip(maps, views, strict=True)]
+    places = places_by_others(overlaps, [view.patient for view in views])
+    return [otherwise] * len(views) if places is None else [THRESHOLD_GRID[place] for place in places]

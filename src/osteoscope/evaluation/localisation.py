@@ -165,6 +165,31 @@ def choose_threshold(
     return float(ascending[int(np.mean(overlaps, axis=0).argmax())])
 
 
+def places_by_others(overlaps: npt.ArrayLike, patients: Sequence[str]) -> list[int] | None:
+    """Find for each patient the threshold that is best for all others; of several equally good ones, the first.
+
+    Parameters
+    ----------
+    overlaps
+        IoU of each map with its mask at each threshold, shape (maps, thresholds).
+    patients
+        Whose each map is.
+
+    Returns
+    -------
+    The place of the threshold for each map; None where there is one patient alone, and so nobody to choose by.
+    """
+    values = np.asarray(overlaps, dtype=np.float64)
+    names, own = np.unique(np.asarray(patients), return_inverse=True)
+    if len(names) < 2:
+        return None
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, own, values)
+    # Rounded, so that what is equal up to the order of summing is equal.
+    best = (sums.sum(axis=0) - sums).round(9).argmax(axis=1)
+    return [int(place) for place in best[own]]
+
+
 # Maps that know nothing of the network --------------------------------------------------------------------------------
 
 

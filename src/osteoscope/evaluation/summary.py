@@ -302,7 +302,7 @@ def _reason(sample: Sample, name: str) -> str:
     """Say why a figure is undefined, which it is if it is in any repeat."""
     if name in {"decided", "accuracy_decided"}:
         if sample.verdicts is None:
-            return "no verdicts were given"
+            return "no verdicts were given by prediction sets"
         reason = "no case was decided"
     else:
         plain = name.removeprefix("macro_").removesuffix("_by_class")

@@ -20,7 +20,15 @@ from osteoscope.evaluation.intervals import (
     weight_blocks,
     wilson,
 )
-from osteoscope.evaluation.localisation import Localisation, edge_map, gaussian_map, localise, random_map
+from osteoscope.evaluation.localisation import (
+    THRESHOLD_GRID,
+    Localisation,
+    edge_map,
+    gaussian_map,
+    localise,
+    places_by_others,
+    random_map,
+)
 from osteoscope.evaluation.metrics import UNDEFINED, auc_draws
 
 if TYPE_CHECKING:
@@ -131,7 +139,7 @@ def localise_in_planes(
     *,
     threshold: float,
     seed: int,
-) -> dict[str, Localisation]:
+) -> dict[str, tuple[Localisation, ...]]:
     """Measure the evidence in all planes of a patient together, and the control maps in the same planes.
 
     A strongest point is the strongest of all planes, and evidence in a plane that shows nothing of the mask counts as
@@ -146,13 +154,14 @@ def localise_in_planes(
     pixels
         What the planes show, same shape.
     threshold
-        Share of a map's maximum from which on a point belongs to the region, in (0, 1].
+        Share of the evidence's maximum from which on a point belongs to the region, in (0, 1].
     seed
         Of the random map.
 
     Returns
     -------
-    By the names in `MAPS`.
+    By the names in `MAPS`: of the evidence one, and of each control one for every threshold of `THRESHOLD_GRID`, since
+    which of them suits a control only other patients can tell.
 
     Raises
     ------
@@ -171,18 +180,25 @@ def localise_in_planes(
     }
     # How places are laid out makes no difference to any of the measures.
     lesion = mask.reshape(-1, columns)
-    return {name: localise(maps[name].reshape(-1, columns), lesion, threshold=threshold) for name in MAPS}
+    return {
+        name: tuple(
+            localise(maps[name].reshape(-1, columns), lesion, threshold=step)
+            for step in ((threshold,) if name == "evidence" else THRESHOLD_GRID)
+        )
+        for name in MAPS
+    }
 
 
 def localisation_over_patients(
-    found: Sequence[Mapping[str, Localisation]], labels: npt.ArrayLike, *, draws: int = 2000, seed: int = 0
+    found: Sequence[Mapping[str, Sequence[Localisation]]], labels: npt.ArrayLike, *, draws: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
     """Average what was measured of each patient.
 
     Parameters
     ----------
     found
-        Of each patient what `localise_in_planes` gives; may be empty.
+        Of each patient what `localise_in_planes` gives; may be empty. A control is judged at the threshold that is best
+        for it in all other patients; of one patient alone, at half.
     labels
         The class of each, shape (n,).
     draws, seed
@@ -197,9 +213,11 @@ def localisation_over_patients(
     if not found:
         return {}
     label = np.asarray(labels, dtype=np.int64)
-    patients = group_patients([f"{row:09}" for row in range(len(found))], label)
+    names = [f"{row:09}" for row in range(len(found))]
+    patients = group_patients(names, label)
+    chosen = {name: _at_best_for_others([one[name] for one in found], names) for name in MAPS}
     values = {
-        name: {measure: np.array([asdict(one[name])[measure] for one in found], dtype=np.float64) for measure in _KEPT}
+        name: {measure: np.array([asdict(one)[measure] for one in chosen[name]], dtype=np.float64) for measure in _KEPT}
         for name in MAPS
     }
     table: dict[str, Any] = {"patients": len(found)}
@@ -218,6 +236,15 @@ def localisation_over_patients(
 
 
 _KEPT = (*_MEASURES, "blank")
+
+
+def _at_best_for_others(measured: Sequence[Sequence[Localisation]], names: Sequence[str]) -> list[Localisation]:
+    """Take of each patient what was measured at the threshold that is best for all others, where there are several."""
+    if len(measured[0]) == 1:
+        return [one for (one,) in measured]
+    places = places_by_others([[one.iou for one in of_patient] for of_patient in measured], names)
+    half = THRESHOLD_GRID.index(0.5)
+    return [of_patient[half if places is None else places[row]] for row, of_patient in enumerate(measured)]
 
 
 # Whether taking the cause away changes the answer ---------------------------------------------------------------------

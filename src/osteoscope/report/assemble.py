@@ -171,6 +171,12 @@ def evidence_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     looks_again = "lesion" in metrics["localisation"] and not in_planes
     notes = list(_MEASURED_ON_PLANES if in_planes else _measured_on(roi=metrics["roi"], looks_again=looks_again))
     read = "planes" if in_planes else "deciding looks" if looks_again else "images"
+    if unread := metrics["localisation"].get("not_read"):
+        notes.append(
+            f"Of {unread} further {'images' if unread > 1 else 'image'} with an outlined lesion nothing of it was "
+            "read: it lies beyond what the network reads, or is smaller than a pixel there. No figure counts "
+            f"{'them' if unread > 1 else 'it'}."
+        )
     through = metrics.get("evidence_through_weights", {})
     if through.get("patients"):
         low, high = through["quartiles"]

@@ -187,7 +187,7 @@ class CaseLink:
 
     patient: str
     label: str | None
-    """The proven diagnosis, as a class name."""
+    """The recorded diagnosis, as a class name."""
     probabilities: tuple[float, ...]
     verdict: str
     href: str | None = None
@@ -350,7 +350,7 @@ class CaseContent:
 
     patient: str
     label: str | None
-    """The proven diagnosis, as a class name; None if it is not known."""
+    """The recorded diagnosis, as a class name; None if it is not known."""
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     prior: tuple[float, ...]

@@ -132,7 +132,7 @@ def precision_recall_svg(
 
 
 def confusion_svg(counts: Sequence[Sequence[int]], *, classes: Sequence[str]) -> str:
-    """Draw the confusion matrix: proven diagnosis down, highest probability across, coloured by the share of the row.
+    """Draw the confusion matrix: recorded diagnosis down, highest probability across, coloured by the share of the row.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def confusion_svg(counts: Sequence[Sequence[int]], *, classes: Sequence[str]) ->
         axes.set_xticks(middles, rows if few else [f"{place}" for place in range(1, len(classes) + 1)])
         axes.set_yticks(middles, rows, fontsize=10 if few else 9)
         axes.set_xlabel("highest probability")
-        axes.set_ylabel("proven diagnosis")
+        axes.set_ylabel("recorded diagnosis")
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         for row, column in np.ndindex(*table.shape):
@@ -390,7 +390,7 @@ def weights_svg(planes: Sequence[PlaneWeight], *, name: str) -> str:
 
 
 def strip_svg(points: Sequence[tuple[str, float]], *, classes: Sequence[str]) -> str:
-    """Plot the probability that each case was given for its own proven diagnosis, one row a class.
+    """Plot the probability that each case was given for its own recorded diagnosis, one row a class.
 
     Parameters
     ----------
@@ -412,10 +412,10 @@ def strip_svg(points: Sequence[tuple[str, float]], *, classes: Sequence[str]) ->
             text = f"{name} (n = {len(values)})"
             axes.annotate(text, (0, index), (0, 22), xycoords=("axes fraction", "data"), textcoords="offset points")
         axes.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.55, -0.75), yticks=[])
-        axes.set_xlabel("probability given to the proven diagnosis")
+        axes.set_xlabel("probability given to the recorded diagnosis")
         axes.spines["left"].set_visible(False)
         axes.grid(visible=True, axis="x")
-        return plot.svg("Probability that each case was given for its own proven diagnosis, by proven diagnosis.")
+        return plot.svg("Probability that each case was given for its own recorded diagnosis, by recorded diagnosis.")
 
 
 def falls_svg(pairs: Sequence[tuple[float, float]], *, name: str, first: str, second: str) -> str:

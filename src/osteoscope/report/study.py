@@ -93,14 +93,18 @@ _OVERALL = (
         undefined="a class has no case",
     ),
     _Quantity(
-        key="decided", name="Decided", meaning="share for which a class was named, not “indeterminate”", percent=True
+        key="decided",
+        name="Decided",
+        meaning="share for which the prediction set holds one class alone, and not “indeterminate” was said",
+        percent=True,
+        undefined="there are too few patients for prediction sets",
     ),
     _Quantity(
         key="accuracy_decided",
         name="Accuracy where decided",
         meaning="share of those that is right",
         percent=True,
-        undefined="no case was decided",
+        undefined="nothing was decided by prediction sets",
     ),
 )
 _CALIBRATION = (
@@ -482,7 +486,7 @@ def _grouped(settings: Mapping[str, object]) -> dict[str, dict[str, object]]:
 
 
 def _worst_first(content: StudyContent) -> list[CaseLink]:
-    """Sort by the probability given to the proven diagnosis, least first; cases without one come last."""
+    """Sort by the probability given to the recorded diagnosis, least first; cases without one come last."""
 
     def of_truth(case: CaseLink) -> tuple[float, str]:
         known = case.label in content.classes

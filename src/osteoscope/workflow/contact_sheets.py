@@ -195,7 +195,7 @@ def _case(
     series: Mapping[str, Sequence[SeriesChoice]],
 ) -> SheetCase:
     from osteoscope.cohort.table import case_image
-    from osteoscope.config import VolumeConfig
+    from osteoscope.config import STANDARD_VOLUME
     from osteoscope.report.contact_sheet import SheetCase, SheetImage
     from osteoscope.report.thumbnails import show_image
 
@@ -211,7 +211,7 @@ def _case(
         known=_known_of_patient(rows),
         images=tuple(
             SheetImage(
-                shown=show_image(case_image(row, cohort.root), VolumeConfig()),
+                shown=show_image(case_image(row, cohort.root), STANDARD_VOLUME),
                 known=_known_of_image(row),
                 reason=_reason(row["image"], reasons),
             )

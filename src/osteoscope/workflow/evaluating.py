@@ -48,11 +48,13 @@ def evaluate(
     *,
     roi: RegionOfInterest | None = None,
     training: Path | None = None,
+    training_images: Path | None = None,
     accept: Sequence[Accept] = (),
     threads: int | None = None,
     images: Path | None = None,
     truth: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    audited_so_far: Callable[[int, int], None] | None = None,
 ) -> StudySummary:
     """Judge a bundle on a cohort, without torch.
 
@@ -69,6 +71,8 @@ def evaluate(
     training
         Folder of the cohort that the bundle was trained on, to look for near duplicates across the two. The bundle
         itself knows its training patients and exact pixels only, since it must not show a picture.
+    training_images
+        Where that cohort's images lie, if they have moved.
     accept
         Kinds of the audit's findings to go on in spite of, each with the reason, which the report shows.
     threads
@@ -80,6 +84,8 @@ def evaluate(
         truth, as `osteoscope.workflow.truth` says.
     progress
         Is told how many of how many patients are done; one who is read again without matrix counts twice.
+    audited_so_far
+        Is told how many of how many images the audit has seen.
 
     Raises
     ------
@@ -109,8 +115,15 @@ def evaluate(
     preparation = bundle.manifest.preparation
     if roi is not None:
         preparation = preparation.given(roi)
-    trained_on = None if training is None else _training_cohort(bundle, training)
-    audited = audit_or_stop(cohort, roi=preparation.annotation, folds=None, accept=accept, against=trained_on)
+    trained_on = None if training is None else _training_cohort(bundle, training, training_images)
+    audited = audit_or_stop(
+        cohort,
+        roi=preparation.annotation,
+        folds=None,
+        accept=accept,
+        against=trained_on,
+        progress=audited_so_far,
+    )
     cases = cases_of(cohort)
     check_lesions(cases, preparation.annotation)
     phantoms = () if truth is None else read_phantoms(truth, cohort, cases)
@@ -135,7 +148,7 @@ def evaluate(
     return StudySummary(folder=output, report=output / REPORT, metrics=metrics)
 
 
-def _training_cohort(bundle: Bundle, folder: Path) -> Cohort:
+def _training_cohort(bundle: Bundle, folder: Path, images: Path | None) -> Cohort:
     """Read the cohort that a bundle was trained on, and refuse any other: its near duplicates would not be looked for.
 
     Raises
@@ -145,7 +158,7 @@ def _training_cohort(bundle: Bundle, folder: Path) -> Cohort:
     """
     from osteoscope.cohort.table import read_cohort
 
-    cohort = read_cohort(folder)
+    cohort = read_cohort(folder, images=images, named="--training-images")
     if cohort.fingerprint() != bundle.manifest.training.cohort_fingerprint:
         reason = "is another cohort than the bundle was trained on, or it was made again with other content"
         raise CohortError(
@@ -269,6 +282,7 @@ def _beside_truth(
 
 def _calibrated(study: _Evaluation) -> tuple[Predictions, Predictions, list[str]]:
     """Give probabilities and verdicts by patient and by image, and the image of each of the latter's rows."""
+    from osteoscope.evaluation.conformal import Refused
     from osteoscope.evaluation.document import Predictions
     from osteoscope.inference.predictor import verdicts_of
 
@@ -283,6 +297,7 @@ def _calibrated(study: _Evaluation) -> tuple[Predictions, Predictions, list[str]
             repeats=np.zeros(len(labels), dtype=np.int64),
             probabilities=probabilities,
             verdicts=verdicts_of(probabilities, study.predictor.conformal),
+            by_sets=not isinstance(study.predictor.conformal, Refused),
         )
 
     by_patient = replace(

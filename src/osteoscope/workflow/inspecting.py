@@ -259,7 +259,7 @@ def _inspect_image(image: Image, found: Found, decoded: Callable[[int], None]) -
         values = values_of(image.volume, progress=decoded)
     except Exception as error:
         return _refusal_of(error, image)
-    use, because = None, not_used_because(image, values)
+    use, because = None, not_used_because(image, values) or image.derived
     if because is None:
         try:
             use, told = _use_of(image.volume)
@@ -292,10 +292,10 @@ def _use_of(volume: Volume) -> tuple[Use, tuple[str, ...]]:
     """Say what would be read of an image, and what of it would not fit."""
     if volume.modality == "radiograph":
         return Use(planes=tuple(range(volume.geometry.shape[0])), windows=()), ()
-    from osteoscope.config import VolumeConfig
+    from osteoscope.config import STANDARD_VOLUME
     from osteoscope.imaging.slices import plan_slices
 
-    plan = plan_slices(volume, VolumeConfig())
+    plan = plan_slices(volume, STANDARD_VOLUME)
     return Use(planes=plan.planes, windows=plan.windows), plan.told
 
 

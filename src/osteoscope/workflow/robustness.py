@@ -211,6 +211,7 @@ def _by_disturbance(sweep: _Sweep, conditions: Sequence[Condition]) -> dict[str,
 def _point(sweep: _Sweep, place: int) -> dict[str, Any]:
     """Judge the answers under one condition, by patient, beside those without disturbance."""
     from osteoscope.evaluation.compare import paired_difference
+    from osteoscope.evaluation.conformal import Refused
     from osteoscope.evaluation.summary import summarise
 
     labels, patients, probabilities = sweep.labels, sweep.patients, sweep.probabilities(place)
@@ -221,7 +222,7 @@ def _point(sweep: _Sweep, place: int) -> dict[str, Any]:
         repeats=np.zeros(len(patients)),
         classes=sweep.slugs,
         prior=sweep.predictor.calibration.prior,
-        verdicts=sweep.verdicts(place),
+        verdicts=None if isinstance(sweep.predictor.conformal, Refused) else sweep.verdicts(place),
         seed=sweep.seed,
     )
     change = paired_difference(labels, probabilities, sweep.probabilities(0), patients=patients, seed=sweep.seed)

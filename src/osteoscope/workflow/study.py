@@ -152,6 +152,7 @@ def baseline_blocks(
             repeats=np.repeat(np.arange(repeats), patients),
             probabilities=probabilities,
             verdicts=probabilities.argmax(axis=1).astype(np.int64),
+            by_sets=False,
         )
         judged_in = fold_of_rows(folds, baseline.patients).reshape(-1)
         blocks[baseline.name] = baseline_block(model, predictions, facts, folds=judged_in, note=note)
@@ -236,29 +237,49 @@ class OtherRun:
 
     name: str
     metrics: dict[str, Any]
-    probabilities: dict[tuple[str, int], list[float]]
-    """Out-of-fold, by patient and repeat."""
+    table: OutOfFoldTable
+    """What it says of each patient out of fold."""
 
 
 def read_other_runs(
-    folders: Sequence[Path], *, slugs: Sequence[str], patients: Iterable[str], repeats: int
+    folders: Sequence[Path], *, slugs: Sequence[str], cases: Iterable[Case], folds: Folds
 ) -> tuple[OtherRun, ...]:
-    """Read runs that a study shall be set beside, and make sure that they are on the same patients.
+    """Read runs that a study shall be set beside, and make sure that they judged the same patients in the same folds.
 
     Raises
     ------
     RunError
-        If one is not a finished run, is on other classes, patients or repeats, or two have one name.
+        If one is not a finished run, is on other classes, patients, diagnoses, repeats or folds, or two have one name.
     """
-    expected = {(patient, repeat) for patient in patients for repeat in range(repeats)}
+    label_of = {case.patient: case.label for case in cases}
+    fold_of = {
+        (patient, repeat): fold
+        for repeat, tested in enumerate(folds.test)
+        for fold, patients in enumerate(tested)
+        for patient in patients
+    }
     runs: dict[str, OtherRun] = {}
     for folder in folders:
         run = _read_other_run(folder, slugs)
-        if set(run.probabilities) != expected:
+        if run.table.folds.keys() != fold_of.keys():
             raise RunError(
                 "is a run on other patients or repeats, so it cannot be set beside this one",
                 path=folder,
                 remedy="train both on the same cohort, with the same number of repeats",
+            )
+        if other := sorted({name for (name, _), label in run.table.labels.items() if label != label_of[name]}):
+            raise RunError(
+                f"was judged by other diagnoses of {len(other)} of these patients, {other[0]} among them, so it cannot "
+                "be set beside this one",
+                path=folder,
+                remedy="train it again on this cohort",
+            )
+        if run.table.folds != fold_of:
+            raise RunError(
+                "judged these patients in other folds, by networks that learnt from others, so it cannot be set beside "
+                "this one",
+                path=folder,
+                remedy="train both with the same --seed, --split and --folds",
             )
         if run.name in runs:
             raise RunError(f"is called {run.name}, as another run beside", path=folder, remedy="rename its folder")
@@ -275,7 +296,7 @@ def compare_with(run: OtherRun, predictions: Predictions, *, seed: int) -> Besid
     difference = paired_difference(
         predictions.labels,
         predictions.probabilities,
-        np.array([run.probabilities[key] for key in keys]),
+        run.table.array(keys),
         patients=predictions.patients,
         repeats=predictions.repeats,
         seed=seed,
@@ -291,7 +312,7 @@ def _read_other_run(folder: Path, slugs: Sequence[str]) -> OtherRun:
         raise RunError("is a run on other classes", path=folder, remedy="name the folder of another run")
     table = read_oof(folder / OOF, slugs)
     name = f"{network_name(read_config(folder / 'config.toml').network)} ({folder.resolve().name})"
-    return OtherRun(name=name, metrics=metrics, probabilities=table.probabilities)
+    return OtherRun(name=name, metrics=metrics, table=table)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import io
 import json
 import statistics
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from osteoscope.errors import ConfigError, RunError, require
@@ -49,6 +50,12 @@ OOF_IMAGES = "oof_images.csv"
 HISTORY = "history.csv"
 AUXILIARY = "auxiliary"
 AUXILIARY_FACTS = "auxiliary.json"
+
+LIBRARIES = (
+    *("pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "jinja2"),
+    *("safetensors", "torch", "monai", "lightning_fabric", "onnx", "onnxscript"),
+)
+"""What a training needs beside the base install."""
 
 _LONG = frozenset({"curves", "reliability", "decision", "definitions", "intervals", "at_class_shares"})
 """What stays in the other run's own ``metrics.json``."""
@@ -184,8 +191,7 @@ def train(
     OsteoscopeError
         If the cohort cannot carry it, the folder holds something else, or an output cannot be written.
     """
-    require("pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "jinja2", "filelock", "safetensors", "torch")
-    require("monai", "lightning_fabric", "onnx", "onnxscript")
+    require(*LIBRARIES)
     from osteoscope.cohort.split import proof
     from osteoscope.cohort.table import cases as cases_of
     from osteoscope.cohort.table import read_cohort
@@ -203,16 +209,20 @@ def train(
     watcher.stage("auditing the cohort")
     # Groups that are left out are as many as there are, and are refused where one is too small.
     folds_asked = settings.folds if settings.split == "patients" else 1
-    audited = audit_or_stop(cohort, roi=config.preparation.annotation, folds=folds_asked, accept=accept)
+    audited = audit_or_stop(
+        cohort,
+        roi=config.preparation.annotation,
+        folds=folds_asked,
+        accept=accept,
+        progress=partial(_tell_of_audit, watcher),
+    )
     cases = cases_of(cohort)
     check_lesions(cases, config.preparation.annotation)
     folds = _folds(cases, settings, cohort.classes)
     start = _start(config, weights)
     disjoint = proof(folds, cases)
     # Before the long work, so that a wrong folder does not come out after it.
-    others = read_other_runs(
-        beside, slugs=cohort.slugs, patients=[case.patient for case in cases], repeats=folds.repeats
-    )
+    others = read_other_runs(beside, slugs=cohort.slugs, cases=cases, folds=folds)
     device = choose_device(settings.precision, threads)
     # Behind the audit, since what teaches must be no picture of a case, which it finds.
     teaching = _teachers(cohort, audited, config)
@@ -273,6 +283,12 @@ def train(
             parity=[fitted.parity for fitted in outcome.fitted],
         )
     return StudySummary(folder=output, report=output / REPORT, metrics=metrics)
+
+
+def _tell_of_audit(watcher: RunWatcher, done: int, total: int) -> None:
+    """Tell some ten times, however many images there are."""
+    if done == total or done % max(1, total // 10) == 0:
+        watcher.stage(f"auditing the cohort: {done} of {total} images")
 
 
 def _folds(cases: Sequence[Case], settings: TrainingConfig, classes: Sequence[str]) -> Folds:

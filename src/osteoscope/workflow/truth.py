@@ -182,6 +182,7 @@ def _predictions(probability: NDArray[np.float64], place: int, model: Prediction
         repeats=model.repeats,
         probabilities=table,
         verdicts=table.argmax(axis=1).astype(np.int64),
+        by_sets=False,
     )
 
 
@@ -253,7 +254,7 @@ def discriminative_localisation(
     shown
         Place of the class whose evidence is measured, by pseudonym: the most probable one.
     threshold
-        Share of a map's maximum from which on a point belongs to its region.
+        Share of the evidence's maximum from which on a point belongs to its region.
     seed
         Of the random maps, and of the bootstrap.
 
@@ -268,7 +269,7 @@ def discriminative_localisation(
     InputError
         If a map of the truth cannot be read, or does not lie on its CT.
     """
-    found: list[dict[str, Localisation]] = []
+    found: list[dict[str, tuple[Localisation, ...]]] = []
     labels: list[int] = []
     for number, (one, said) in enumerate(zip(phantoms, explained, strict=True)):
         measured = _localised(
@@ -288,7 +289,7 @@ def _localised(
     shown: int,
     threshold: float,
     seed: int,
-) -> dict[str, Localisation] | None:
+) -> dict[str, tuple[Localisation, ...]] | None:
     """Measure one patient's evidence for the class that is shown; None where there is nothing to be found."""
     from osteoscope.imaging.prepare import Square
     from osteoscope.imaging.resampling import resample_mask
