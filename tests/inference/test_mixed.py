@@ -186,7 +186,8 @@ def test_a_radiograph_that_cannot_be_read_does_not_spoil_a_good_ct(
     assert [one.image.volume.modality for one in selection.used] == ["CT"]
     assert len(selection.refused) == 1
     assert said.verdict in bundle.manifest.slugs
-    assert "no MR or radiographs that it can read" in said.reasons[0]
+    assert said.reasons[0] == "1 file of the study could not be read; the answer rests on the others."
+    assert "no MR or radiographs that it can read" in said.reasons[1]
     # In a cohort, whose images were all read once, it is a fault.
     broken = tuple(
         dataclasses.replace(image, path=damaged) if image.modality == "radiograph" else image for image in case.images
