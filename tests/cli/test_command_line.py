@@ -104,9 +104,11 @@ def test_a_verb_that_is_told_to_end_leaves_no_patients_files(tmp_path: Path, end
             packed.write(path, path.name)
     unpacked = tmp_path / "tmp"
     unpacked.mkdir()
-    command: list[str | Path] = [sys.executable, "-c", "from osteoscope.cli.main import main; main()", "inspect"]
+    # Whoever runs the tests may have said that a terminal that closes ends nothing, as nohup does.
+    code = f"import signal; signal.signal({ended:d}, signal.SIG_DFL); from osteoscope.cli.main import main; main()"
+    command: list[str | Path] = [sys.executable, "-c", code, "inspect", tmp_path / "patient.zip"]
     environment = {**os.environ, "TMPDIR": str(unpacked)}
-    with subprocess.Popen([*command, tmp_path / "patient.zip"], env=environment, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         while not list(unpacked.glob("osteoscope-*")) and process.poll() is None:
             time.sleep(0.002)
         process.send_signal(ended)

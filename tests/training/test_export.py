@@ -94,6 +94,7 @@ def test_notes_of_an_earlier_version_are_cleared_and_nothing_else_changes(
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
 
+@pytest.mark.slow
 def test_a_second_network_is_written_as_if_it_were_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one structure the graph is captured once: weights, and what is folded from them, are those of each network."""
     captures: dict[Hashable, Any] = {}

@@ -127,6 +127,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_one_that_started_them_and_the_run_goes_on_to_the_same_bytes(
     work: Work, folds: Folds, one_by_one: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_cohort_whose_pictures_give_the_label_away_is_refused_and_nothing_is_m
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_was_accepted_stands_in_the_report_and_is_part_of_the_run(
     lying_cohort: Path, tiny_config: Config, tmp_path: Path
 ) -> None:

@@ -215,6 +215,7 @@ def test_a_second_look_follows_a_look_at_the_whole_image() -> None:
         PreparationConfig(roi="box", second_look=True)
 
 
+@pytest.mark.slow
 def test_a_whole_site_is_left_out(cohort: Path, tmp_path: Path) -> None:
     quick = {"split": "sites", "epochs": 1, "rehearsal": 0.0}
     settings = SETTINGS.model_copy(
@@ -230,6 +231,7 @@ def test_a_whole_site_is_left_out(cohort: Path, tmp_path: Path) -> None:
     assert study.metrics["n_patients"] == 24
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_local_file_of_weights(cohort: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     trunk = DenseTrunk("densenet-tiny", 1)

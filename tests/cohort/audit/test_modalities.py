@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from mixed_samples import ALL, write_mixed_cohort
 from samples import CLASSES
 
@@ -51,6 +52,7 @@ def test_of_few_patients_it_warns(tmp_path: Path) -> None:
     assert found.severity == "warn"
 
 
+@pytest.mark.slow
 def test_modalities_that_are_missing_whatever_the_class_are_no_shortcut(tmp_path: Path) -> None:
     cohort = made(tmp_path, lambda number: ALL if number // 2 % 2 else ALL[:2])
     found = audit(cohort)

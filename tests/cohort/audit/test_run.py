@@ -114,6 +114,7 @@ def test_progress_is_told_of_every_picture(tmp_path: Path) -> None:
 # The real archive
 
 
+@pytest.mark.slow
 def test_osteosarcoma_against_giant_cell_tumour_warns_of_its_shortcuts(btxrd: Path) -> None:
     found = audit(read_btxrd(btxrd, (OS, GCT)), roi="outline")
     assert blocking(found) == set()
