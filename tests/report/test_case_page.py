@@ -214,6 +214,14 @@ def test_bars_are_as_long_as_the_probabilities_and_carry_the_prior(case: CaseCon
         assert html.count(drawn) == 1
 
 
+def test_the_most_probable_class_is_no_verdict_where_there_are_no_prediction_sets(
+    case: CaseContent, read_page: Callable[[str], Any]
+) -> None:
+    text = read_page(case_html(dataclasses.replace(case, by_sets=False))).text
+    assert "Most probable: osteosarcoma" in text
+    assert "Verdict" not in text
+
+
 def test_a_case_without_proof_or_evidence_is_told_plainly(case: CaseContent, read_page: Callable[[str], Any]) -> None:
     silent = tuple(
         dataclasses.replace(image, evidence=np.full_like(image.evidence, np.nan)) for image in case.images[:1]

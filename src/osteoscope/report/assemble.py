@@ -234,6 +234,7 @@ def case_content(
     study_href: str,
     preparation: PreparationConfig,
     of_images: Sequence[float] = (),
+    by_sets: bool = True,
 ) -> CaseContent:
     """Gather a case's page.
 
@@ -255,6 +256,8 @@ def case_content(
         That the prediction was made with: where the network is to look again and looked once, it found no lesion.
     of_images
         The probabilities, were nothing but the images known; needed where the network is told something else.
+    by_sets
+        Whether the verdict is by a prediction set, and not the most probable class.
 
     Raises
     ------
@@ -296,6 +299,7 @@ def case_content(
         covariates=covariates,
         study_href=study_href,
         phantom=any(image.phantom for image in case.images),
+        by_sets=by_sets,
     )
 
 

@@ -375,6 +375,8 @@ class CaseContent:
     """Where the study report lies, relative to this page."""
     phantom: bool = False
     """Whether no patient is on the images: `PHANTOM_BANNER` then stands above all else."""
+    by_sets: bool = True
+    """Whether the verdict is by a prediction set; where not, it is the most probable class and is called that."""
     stamp: str = RESEARCH_STAMP
 
     @property

@@ -215,6 +215,7 @@ def write_case_pages(
             made_by=made_by,
             preparation=preparation,
             study_href=f"../{REPORT}",
+            by_sets=predictions.by_sets,
         )
         page = f"{CASES_FOLDER}/{patient}.html"
         write_text(output / page, case_html(content))
