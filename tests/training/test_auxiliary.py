@@ -458,6 +458,7 @@ with deterministic(1):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_while_one_process_learns_another_is_refused_and_when_it_is_killed_the_next_goes_on_to_the_same_bytes(
     images: list[Auxiliary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

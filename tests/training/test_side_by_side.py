@@ -244,6 +244,7 @@ class Ending(Silent):
                 child.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "expected", "match"),
     [("killed", RunError, "ended from outside"), ("interrupted", KeyboardInterrupt, None)],
