@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 LOCK = ".lock"
 """The file in a folder by which a process holds it."""
 
-_REMEDIES = {
+REMEDIES = {
     errno.ENOSPC: "free some space, or choose another folder, and run the same command again",
     errno.EDQUOT: "free some of the quota, or choose another folder, and run the same command again",
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that is not read-only",
 }
+"""Of what the operating system may refuse where something is written."""
 
 
 def cache_folder() -> Path:
@@ -55,7 +56,7 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         The output that was being written.
     """
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
-    remedy = _REMEDIES.get(error.errno or 0, "choose another folder, and run the same command again")
+    remedy = REMEDIES.get(error.errno or 0, "choose another folder, and run the same command again")
     return StorageError(f"could not be written: {reason}", path=path, remedy=remedy)
 
 

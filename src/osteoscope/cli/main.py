@@ -29,20 +29,18 @@ from osteoscope.cli import (
 )
 from osteoscope.errors import OsteoscopeError
 from osteoscope.processes import end_in_order
+from osteoscope.storage import REMEDIES
 
 FAULT = 3
 READER_LEFT = 141
 
-_FREE_SPACE = "free some space, or choose another folder, and run the same command again"
 _REMEDIES = {
+    **REMEDIES,
     errno.EACCES: "ask for the right to it, or name another",
     errno.EPERM: "ask for the right to it, or name another",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "name what the links should lead to",
-    errno.ENOSPC: _FREE_SPACE,
-    errno.EDQUOT: _FREE_SPACE,
     errno.EFBIG: "choose a folder on a disk that takes larger files",
-    errno.EROFS: "choose a folder that is not read-only",
 }
 """Of what the operating system may refuse anywhere; all else that it refuses unforeseen is a bug."""
 
