@@ -245,8 +245,9 @@ class AugmentationConfig(_Settings):
     flip: bool = True
     """Mirror left and right in half of the planes."""
     whole: Annotated[float, Field(ge=0, le=1)] = 0.6
-    """Share of looks at images with a known lesion that are at all of the image; the others are at a square of it with
-    the lesion anywhere in it, from little larger than the lesion to eight times as wide."""
+    """Share of looks at images with a known lesion that are at all of the image; the others are at a square of it: one
+    with all of the lesion, from little larger than it to eight times as wide, or one as wide as a closer look, with
+    some of it."""
     elsewhere: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of looks beside which a square of the same image without the lesion is looked at too."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.5

@@ -119,8 +119,8 @@ def from_nifti(
 ) -> None:
     """Make a cohort from a folder of NIfTI files and a table of diagnoses.
 
-    A mask of the lesion lies beside its image, or in derivatives, and its name ends in _mask, _seg or _label. What is
-    not used is listed in cohort.json, with the reason.
+    A mask of the lesion lies beside its image, or in derivatives, and its name ends in mask, msk, seg, dseg,
+    segmentation, label, labels or roi. What is not used is listed in cohort.json, with the reason.
     """
     from osteoscope import workflow
 
@@ -164,7 +164,7 @@ def from_dicom(
         typer.Option(help="Table of series with keep or leave in its column override; by default the cohort's own."),
     ] = None,
     encoding: Encoding = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a processor.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a processor, up to 8.")] = None,
     json: Json = False,
 ) -> None:
     """Make a cohort from a PACS export and a table of diagnoses: index, join, choose, de-identify.
