@@ -150,6 +150,28 @@ def test_a_fault_of_one_ends_all() -> None:
     assert sorted(begun) == [0, 1]
 
 
+def test_what_was_done_beside_a_fault_is_given_before_it_is_raised() -> None:
+    given, ended = threading.Event(), threading.Barrier(3)
+
+    def work(item: int, _stop: Stop) -> int:
+        if item:
+            assert given.wait(LONG)
+            ended.wait(LONG)
+        if item == 1:
+            raise ArithmeticError
+        return item
+
+    done = several_at_once(work, range(3), jobs=3)
+    assert next(done) == (0, 0)
+    given.set()
+    # Both of the others end before anybody asks for what they gave.
+    ended.wait(LONG)
+    time.sleep(0.1)
+    assert next(done) == (2, 2)
+    with pytest.raises(ArithmeticError):
+        next(done)
+
+
 def test_what_is_being_done_is_asked_to_end_when_the_caller_leaves() -> None:
     threads = threading.active_count()
 

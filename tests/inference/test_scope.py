@@ -177,6 +177,19 @@ def test_where_the_best_ct_cannot_be_decoded_the_next_is_read(tmp_path: Path) ->
     assert selection.left_out == ()
 
 
+def test_most_of_the_body_is_most_of_what_can_be_read(tmp_path: Path) -> None:
+    ct(tmp_path, "1", 30, 5.0)  # 150 mm, and broken
+    ct(tmp_path, "2", 20, 3.0)  # 60 mm
+    ct(tmp_path, "3", 20, 1.0)  # 20 mm, less than half of either
+    broken = sorted((tmp_path / "1").iterdir())[3]
+    (study,) = opened(tmp_path)
+    broken.write_bytes(broken.read_bytes()[:-1] + b"\1")
+    selection = select_images(study, ("CT",))
+    assert [one.code for one in selection.refused] == [RefusalCode.CHANGED]
+    assert [one.name for one in selection.used] == [short("1.2")]
+    assert [(one.name, one.code) for one in selection.left_out] == [(short("1.3"), "other_series")]
+
+
 @pytest.mark.parametrize("stated", ["CT", None])
 def test_a_full_disk_is_no_fault_of_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: Modality | None

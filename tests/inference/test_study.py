@@ -18,6 +18,7 @@ from scipy.ndimage import map_coordinates
 
 from osteoscope.bundle.format import Verdicts
 from osteoscope.bundle.load import Bundle, SeenCases, load_bundle
+from osteoscope.cohort.covariates import CovariateEncoder
 from osteoscope.config import PreparationConfig, VolumeConfig
 from osteoscope.evaluation.calibration import CalibrationMap
 from osteoscope.imaging.nifti import read_nifti, write_nifti
@@ -110,6 +111,7 @@ def explain(
     told: Told = NOTHING,
     research: bool = False,
     seen: SeenCases = UNSEEN,
+    encoder: CovariateEncoder | None = None,
     **changes: Any,
 ) -> ExplainedStudy:
     """Ask a bundle of handmade networks."""
@@ -118,7 +120,7 @@ def explain(
         write_tiny_bundle(member / f"bundle {len(list(member.iterdir()))}", member, seen=seen, **facts)
     )
     predictor = Predictor(
-        members=tuple(Member(engine=engine) for engine in engines or (Handmade(),)),
+        members=tuple(Member(engine=engine, encoder=encoder) for engine in engines or (Handmade(),)),
         preparation=facts["preparation"],
         calibration=CalibrationMap(method="none", temperature=1.0, bias=(0.0, 0.0), prior=(0.5, 0.5)),
         conformal=bundle.manifest.verdicts.conformal(),
@@ -216,6 +218,10 @@ def test_what_is_used_only_when_asked_for_alone_gives_no_verdict(member: Path) -
     assert found.reasons == (f"The study holds only what is used when asked for: {LEFT_OUT[RefusalCode.LOCALISER]}.",)
     both = explain(member, selected(scout, scan([400])), research=True)
     assert both.verdict == "osteosarcoma"
+    assert both.reasons == (
+        "Among the images that were judged are some that are used only when asked for: 1 of 2, "
+        f"{LEFT_OUT[RefusalCode.LOCALISER]}.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -328,9 +334,30 @@ def test_an_image_that_the_bundle_has_learnt_from_is_told(member: Path) -> None:
 
 def test_what_is_told_of_a_patient_and_not_used_is_told(member: Path) -> None:
     network = NETWORK.model_copy(update={"covariates": ("age",)})
-    told, unused = explain(member, selected(scan([500])), told=Told(age=20, sex="F"), network=network).reasons
+    encoder = CovariateEncoder(names=("age",), age_mean=30, age_sd=10, sites=())
+    found = explain(member, selected(scan([500])), told=Told(age=20, sex="F"), network=network, encoder=encoder)
+    told, unused = found.reasons
     assert told.startswith("Told beside the images: age.")
     assert unused == "The bundle's networks make no use of the patient's sex."
+    assert found.told == ("age",)
+
+
+@pytest.mark.parametrize(("level", "known"), [("lumbar", True), ("L3+lumbar", True), ("L3", False), ("Lumbar", False)])
+def test_a_level_that_no_training_case_had_is_told_and_not_said_to_be_used(
+    member: Path, level: str, known: bool
+) -> None:
+    network = NETWORK.model_copy(update={"covariates": ("level",)})
+    encoder = CovariateEncoder(names=("level",), age_mean=0, age_sd=1, sites=(), levels=("lumbar", "sacral"))
+    found = explain(member, selected(scan([500])), told=Told(level=level), network=network, encoder=encoder)
+    (reason,) = found.reasons
+    if known:
+        assert reason.startswith("Told beside the images: level.")
+    else:
+        assert reason == (
+            "The level that is named is none of those that the bundle's networks were told (lumbar, sacral), and was "
+            "left aside."
+        )
+    assert found.told == (("level",) if known else ())
 
 
 # Evidence in the patient ----------------------------------------------------------------------------------------------

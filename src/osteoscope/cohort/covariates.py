@@ -97,6 +97,13 @@ class CovariateEncoder:
         sizes = {"age": 2 + len(self.age_knots), "sex": 2, "site": len(self.sites) + 1, "level": len(self.levels) + 1}
         return sum(sizes[name] for name in self.names)
 
+    def knows(self, name: Covariate, value: float | str | None) -> bool:
+        """Tell whether a value says more than that nothing is known: of a site or level, if a training case had it."""
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return False
+        known = {"site": self.sites, "level": self.levels}.get(name)
+        return known is None or any(one in known for one in split_sites(str(value)))
+
     def encode(
         self,
         age: float | None = None,

@@ -167,9 +167,10 @@ class Member:
     encoder: CovariateEncoder | None = None
 
     def told(self, patient: Patient) -> tuple[Covariate, ...]:
-        """Name what of a patient the network is told: what it takes, as far as it is known."""
-        names = () if self.encoder is None else self.encoder.names
-        return tuple(name for name in names if getattr(patient, name) is not None)
+        """Name what of a patient the network is told: what it takes, as far as it is known, to the network as well."""
+        if self.encoder is None:
+            return ()
+        return tuple(name for name in self.encoder.names if self.encoder.knows(name, getattr(patient, name)))
 
     def covariates(self, patient: Patient) -> NDArray[np.float32] | None:
         """Encode what is known of a patient: (covariates,), or None for a network that takes none."""

@@ -96,7 +96,8 @@ def several_at_once(
     Yields
     ------
     Of each item its number, from 0, and what the work gave, as soon as it is done. After an error of one, no other is
-    begun, those that are being done are asked to end, and the error is raised; so it is if the iterator is closed.
+    begun, and those that are being done are asked to end; what they still give is given, and then the error is raised.
+    If the iterator is closed, they are asked to end, too.
     """
     stop = Stop()
     if jobs == 1:
@@ -106,15 +107,23 @@ def several_at_once(
     waiting = enumerate(items)
     with ThreadPoolExecutor(jobs) as pool:
         running: dict[Future[R], int] = {}
+        failed: Future[R] | None = None
         try:
             while True:
-                for number, item in _some(waiting, jobs - len(running)):
+                for number, item in _some(waiting, jobs - len(running)) if failed is None else ():
                     running[pool.submit(work, item, stop)] = number
                 if not running:
-                    return
+                    break
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in sorted(done, key=running.__getitem__):
-                    yield running.pop(future), future.result()
+                    number = running.pop(future)
+                    if future.exception() is None:
+                        yield number, future.result()
+                    elif failed is None:
+                        failed = future
+                        stop.ask()
+            if failed is not None:
+                failed.result()
         finally:
             stop.ask()
 

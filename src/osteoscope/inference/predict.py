@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from osteoscope.cohort.table import Case, CaseImage
-    from osteoscope.config import PreparationConfig
+    from osteoscope.config import Covariate, PreparationConfig
     from osteoscope.inference.engine import Member, MemberEngine, Patient, PlaneReadings
     from osteoscope.inference.reading import ReadLook
 
@@ -110,7 +110,7 @@ def predict_case(case: Case, prepared: Prepared, members: Sequence[Member]) -> E
         )
         for place, (image, looks, start) in enumerate(zip(case.images, read.looks, read.starts, strict=True))
     )
-    told = members[0].told(case)
+    told = told_to(members, case)
     return ExplainedCase(
         prediction=CasePrediction(
             patient=case.patient,
@@ -123,6 +123,11 @@ def predict_case(case: Case, prepared: Prepared, members: Sequence[Member]) -> E
         evidence=judged.evidence,
         lesions=read.lesions,
     )
+
+
+def told_to(members: Sequence[Member], patient: Patient) -> tuple[Covariate, ...]:
+    """Name what of a patient any of the members is told, in the order of their network's settings."""
+    return tuple(dict.fromkeys(name for member in members for name in member.told(patient)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -201,23 +201,34 @@ def select_images(study: Study, modalities: Sequence[Modality], *, research: boo
     aside = {found.name for found in left_out}
     used: list[UsedImage] = []
     refused = list(study.refused)
-    for one in _preferred_first([one for one in study.images if one.name not in aside]):
-        first = next((other for other in used if other.image.volume.modality == "CT"), None)
-        if one.modality == "CT" and first is not None:
-            why = "the thinnest that covers most of the body, an original if there is any"
-            reason = f"of CT one series is read, {why}: {first.name}"
-            left_out.append(LeftOut(name=one.name, image=one.image, code="other_series", reason=reason))
-            continue
+
+    def is_used(one: StudyImage) -> bool:
         try:
             values = values_of(one.image.volume)
         except Exception as error:
             refused.append(Refusal.of(error, *one.image.files))
-            continue
+            return False
         found = _no_picture(one, values, used)
-        if found is None:
-            used.append(UsedImage(name=one.name, image=one.image, values=values))
-        else:
+        if found is not None:
             left_out.append(found)
+            return False
+        used.append(UsedImage(name=one.name, image=one.image, values=values))
+        return True
+
+    scans = {one.name: one for one in study.images if one.name not in aside and one.modality == "CT"}
+    for one in sorted(study.images, key=lambda one: one.name):
+        if one.name not in aside and one.name not in scans:
+            is_used(one)
+    while scans:
+        # Chosen anew each time: how much is most of the body follows from the series that can be read.
+        preferred = scans.pop(_preferred(list(scans.values())).name)
+        if is_used(preferred):
+            why = "the thinnest that covers most of the body, an original if there is any"
+            reason = f"of CT one series is read, {why}: {preferred.name}"
+            left_out.extend(
+                LeftOut(name=one.name, image=one.image, code="other_series", reason=reason) for one in scans.values()
+            )
+            break
     return Selection(
         used=tuple(sorted(used, key=lambda one: one.name)),
         left_out=tuple(sorted(left_out, key=lambda one: one.name)),
@@ -254,10 +265,10 @@ def _no_picture(one: StudyImage, values: Values, used: Sequence[UsedImage]) -> L
     return LeftOut(name=one.name, image=one.image, code="copy", reason=f"its values are those of {twin.name}")
 
 
-def _preferred_first(images: Sequence[StudyImage]) -> list[StudyImage]:
-    """Put those CT series first that had better be read; the order of all else does not matter."""
-    covered = {one.name: _cubic_mm(one) for one in images if one.modality == "CT"}
-    made = {one.name: _was_made(one) for one in images if one.modality == "CT"}
+def _preferred(scans: Sequence[StudyImage]) -> StudyImage:
+    """Choose the CT series that had better be read."""
+    covered = {one.name: _cubic_mm(one) for one in scans}
+    made = {one.name: _was_made(one) for one in scans}
     enough = {
         kind: LEAST_COVERED * max((covered[name] for name in made if made[name] is kind), default=0)
         for kind in (False, True)
@@ -265,14 +276,14 @@ def _preferred_first(images: Sequence[StudyImage]) -> list[StudyImage]:
 
     def preference(one: StudyImage) -> tuple[bool, bool, float, float, str]:
         steps = one.image.volume.geometry.steps
-        if one.name not in covered or steps is None:
+        if steps is None:
             return False, False, 0.0, 0.0, one.name
         # Slices that overlap are no thinner for it. Rounded, for a step is worked out from places in decimals.
         thick = round(max(steps[0], one.image.thickness or 0), 2)
         kind = made[one.name]
         return kind, covered[one.name] < enough[kind], thick, -covered[one.name], one.name
 
-    return sorted(images, key=preference)
+    return min(scans, key=preference)
 
 
 def _was_made(one: StudyImage) -> bool:

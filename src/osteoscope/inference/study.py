@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from osteoscope.imaging.mixed import in_words, named_together
 from osteoscope.imaging.refusal import LEFT_OUT, RefusalCode
 from osteoscope.imaging.slices import radiograph_grey
 from osteoscope.inference.pipeline import made_ahead
-from osteoscope.inference.predict import judge_planes
+from osteoscope.inference.predict import judge_planes, told_to
 from osteoscope.inference.predictor import verdicts_of
 from osteoscope.inference.radiographs import prepare_pixels
 from osteoscope.inference.reading import ReadImages
@@ -142,12 +143,15 @@ class ExplainedStudy:
         One a class, calibrated, under the bundle's prior; None where nothing was read.
     images
         Those that were read.
+    told
+        What of the patient the networks were told beside the images.
     """
 
     verdict: str
     reasons: tuple[str, ...]
     probabilities: tuple[float, ...] | None = None
     images: tuple[ExplainedImage, ...] = ()
+    told: tuple[Covariate, ...] = ()
 
 
 def in_short(sentences: Iterable[str]) -> list[str]:
@@ -196,16 +200,19 @@ def explain_study(
     judged, images = _judged(selection.used, read, predictor.members, told)
     probabilities = predictor.calibration.apply(judged.logits[None])
     verdict, reasons = _verdict(probabilities, predictor, manifest)
+    known = told_to(predictor.members, told)
     return ExplainedStudy(
         verdict=OUT_OF_SCOPE if outside else verdict,
         reasons=(
             *outside,
             *reasons,
-            *_beside_images(judged, predictor, manifest, told),
+            *_beside_images(judged, predictor, manifest, known),
+            *_not_known(predictor.members, told, known),
             *_limits(selection, bundle, told),
         ),
         probabilities=tuple(probabilities[0].tolist()),
         images=images,
+        told=known,
     )
 
 
@@ -262,9 +269,10 @@ def _less_probable(verdict: int, probabilities: NDArray[np.float64], manifest: M
     ]
 
 
-def _beside_images(judged: JudgedPlanes, predictor: Predictor, manifest: Manifest, told: Told) -> list[str]:
+def _beside_images(
+    judged: JudgedPlanes, predictor: Predictor, manifest: Manifest, known: Sequence[Covariate]
+) -> list[str]:
     """Say how much of the answer is not of the images."""
-    known = [name for name in manifest.network.covariates if name in told.names]
     if not known:
         return []
     with_them, alone = (
@@ -277,9 +285,23 @@ def _beside_images(judged: JudgedPlanes, predictor: Predictor, manifest: Manifes
     ]
 
 
+def _not_known(members: Sequence[Member], told: Told, known: Sequence[Covariate]) -> list[str]:
+    """Say of which site or level that is told the networks' training cases had none."""
+    encoders = [member.encoder for member in members if member.encoder is not None]
+    named = {"site": {one for encoder in encoders for one in encoder.sites}}
+    named["level"] = {one for encoder in encoders for one in encoder.levels}
+    asked = {name for encoder in encoders for name in encoder.names}
+    return [
+        f"The {name} that is named is none of those that the bundle's networks were told ({', '.join(sorted(names))}), "
+        "and was left aside."
+        for name, names in named.items()
+        if name in asked and name in told.names and name not in known
+    ]
+
+
 def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
     """Say what else to bear in mind."""
-    limits = []
+    limits = _when_asked_for(selection)
     if any(one.values.sha256 in bundle.seen.pixels for one in selection.used):
         limits.append("The bundle learnt from an image of this study, so this says nothing of how it does on others.")
     limits.extend(_unread(selection))
@@ -292,6 +314,16 @@ def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
     if unused:
         limits.append(f"The bundle's networks make no use of the patient's {in_words(unused)}.")
     return limits
+
+
+def _when_asked_for(selection: Selection) -> list[str]:
+    """Say which of the images that are judged together are read only because that was asked for."""
+    asides = [one.image.aside or one.image.derived for one in selection.used]
+    if None not in asides:
+        return []
+    found = Counter(LEFT_OUT[aside] for aside in asides if aside is not None)
+    judged = "Among the images that were judged are some that are used only when asked for"
+    return [f"{judged}: {number} of {len(asides)}, {what}." for what, number in sorted(found.items())]
 
 
 def _unread(selection: Selection) -> list[str]:

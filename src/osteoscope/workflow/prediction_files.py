@@ -144,7 +144,7 @@ def write_prediction(
         classes=named,
         level=None if manifest.verdicts.thresholds is None else manifest.verdicts.level,
         research=question.research,
-        covariates=tuple(name for name in question.told.names if name in manifest.network.covariates),
+        covariates=explained.told,
         images=tuple(
             _image_read(image, evidence=_write_evidence(folder, image, question)) for image in explained.images
         ),
