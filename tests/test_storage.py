@@ -12,6 +12,7 @@ import pytest
 from osteoscope.errors import InputError, StorageError
 from osteoscope.storage import (
     cache_folder,
+    file_written_whole,
     folder_written_whole,
     refuse_existing,
     sha256_of_input,
@@ -84,6 +85,13 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
         write_json(tmp_path / "file", {"auc": float("nan")})
     assert (tmp_path / "file").read_text() == "years of work"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_somebody_who_reads_no_more_is_no_fault_of_the_output(tmp_path: Path) -> None:
+    for written in (file_written_whole, folder_written_whole):
+        with pytest.raises(BrokenPipeError), written(tmp_path / "out"):
+            raise BrokenPipeError
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_whose_making_fails_leaves_the_one_that_was_there(tmp_path: Path) -> None:

@@ -99,6 +99,9 @@ def file_written_whole(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(path)
+    except BrokenPipeError:
+        # Of somebody who no longer reads what is told of the work, not of the file.
+        raise
     except OSError as error:
         raise storage_error(error, path) from error
     finally:
@@ -126,6 +129,8 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
         yield beside
         beside.chmod(_rights_of_a_new_folder_in(beside))
         _replace_folder(beside, place)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise storage_error(error, _meant_by(error, target)) from error
     finally:
@@ -218,6 +223,18 @@ def remove_half_written(folder: Path) -> None:
         else:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def refuse_within(target: Path, bundle: Path) -> None:
+    """Refuse to write into a bundle, which is read only as long as nothing else lies in it.
+
+    Raises
+    ------
+    StorageError
+        If `target` is the bundle's folder, or lies in it.
+    """
+    if target.resolve().is_relative_to(bundle.resolve()):
+        raise StorageError("lies in the bundle that is read", path=target, remedy="choose another folder with -o")
 
 
 def refuse_existing(target: Path, *, kind: str, marker: str, others: frozenset[str]) -> None:

@@ -265,6 +265,9 @@ def test_the_hash_of_the_manifest_can_be_checked_with_sha256sum(folder: Path) ->
     assert done.returncode == 0
 
 
+THRESHOLDS = {"level": 0.9, "thresholds": [0.5, 0.5], "counts": [20, 20, 20], "refused": None}
+
+
 def edited(key: str, value: object) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         content = json.loads((folder / "bundle.json").read_text())
@@ -292,6 +295,8 @@ def edited(key: str, value: object) -> Callable[[Path], None]:
         (edited("members", [{"folder": "../../etc", "fold": 0, "covariates": None}]), "damaged at members"),
         (edited("modalities", []), "damaged at modalities"),
         (edited("modalities", ["PT"]), r"damaged at modalities\.0"),
+        (edited("verdicts", THRESHOLDS | {"thresholds": [0.5, 0.5, 0.5]}), "a verdict threshold for each class, got 3"),
+        (edited("verdicts", THRESHOLDS | {"thresholds": [0.5], "counts": [20]}), "damaged"),
         (edited("modalities", ["CT"]), "is damaged: .*how CT is read is not stated"),
     ],
 )

@@ -187,6 +187,8 @@ def test_a_run_is_never_written_over(run_folder: Path, other_cohort_folder: Path
     before = sorted(path.name for path in run_folder.iterdir())
     with pytest.raises(StorageError, match="is not an evaluation"):
         workflow.evaluate(run_folder / "bundle", other_cohort_folder, run_folder)
+    with pytest.raises(StorageError, match="lies in the bundle that is read"):
+        workflow.evaluate(run_folder / "bundle", other_cohort_folder, run_folder / "bundle" / "out")
     assert sorted(path.name for path in run_folder.iterdir()) == before
 
 

@@ -113,7 +113,7 @@ def test_weights_of_another_network_are_refused(scan_member: Path, tmp_path: Pat
 
 def test_a_bundle_is_not_written_into_itself_nor_over_something_else(scan_bundle: Path, tmp_path: Path) -> None:
     for output in (scan_bundle, scan_bundle / "members"):
-        with pytest.raises(StorageError, match="lies in the bundle that is exported"):
+        with pytest.raises(StorageError, match="lies in the bundle that is read"):
             workflow.export(scan_bundle, output)
     (tmp_path / "notes.txt").write_text("mine")
     told: list[object] = []

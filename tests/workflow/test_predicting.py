@@ -540,6 +540,8 @@ def test_nothing_that_is_not_ours_is_written_over(scan_bundle: Path, tmp_path: P
             workflow.predict(scan_bundle, [path], output)
     with pytest.raises(StorageError, match="could not be written"):
         workflow.predict(scan_bundle, [path], tmp_path / "file" / "out")
+    with pytest.raises(StorageError, match="lies in the bundle that is read"):
+        workflow.predict(scan_bundle, [path], scan_bundle / "out")
 
 
 def test_what_an_operating_system_leaves_beside_an_answer_is_in_nobodys_way(scan_bundle: Path, tmp_path: Path) -> None:

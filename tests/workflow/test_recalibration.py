@@ -283,7 +283,7 @@ def test_a_single_patient_of_a_class_is_refused_and_what_is_needed_is_said(paren
 @pytest.mark.parametrize("inside", [".", "members/2", "new"])
 def test_the_parent_is_never_written_over(parent: Path, site: Path, inside: str) -> None:
     before = sorted(path.name for path in parent.rglob("*"))
-    with pytest.raises(StorageError, match="in the bundle that is recalibrated"):
+    with pytest.raises(StorageError, match="in the bundle that is read"):
         recalibrate(parent, site, parent / inside)
     assert sorted(path.name for path in parent.rglob("*")) == before
 

@@ -125,3 +125,5 @@ def test_a_folder_with_something_else_in_it_is_kept(
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(StorageError, match="is not a robustness sweep"):
         sweep_robustness(run_folder / "bundle", other_cohort_folder, tmp_path)
+    with pytest.raises(StorageError, match="lies in the bundle that is read"):
+        sweep_robustness(run_folder / "bundle", other_cohort_folder, run_folder / "bundle" / "out")

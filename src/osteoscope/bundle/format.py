@@ -215,8 +215,12 @@ class Manifest(_Part):
         if not len(self.classes) == len(self.slugs) == len(self.prior) or set(self.prior) != set(self.slugs):
             msg = "classes, slugs and prior are not of the same classes"
             raise ValueError(msg)
-        # Raises ValueError where the values are not those of a map.
+        # Both raise ValueError where the values are not those of a map, or of thresholds.
         self.calibration_map()
+        self.verdicts.conformal()
+        if self.verdicts.thresholds is not None and len(self.verdicts.thresholds) != len(self.slugs):
+            msg = f"expected a verdict threshold for each class, got {len(self.verdicts.thresholds)}"
+            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")

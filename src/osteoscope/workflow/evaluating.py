@@ -98,9 +98,10 @@ def evaluate(
     from osteoscope.cohort.table import cases as cases_of
     from osteoscope.cohort.table import read_cohort
     from osteoscope.inference.predictor import load_predictor
-    from osteoscope.storage import folder_written_whole, refuse_existing
+    from osteoscope.storage import folder_written_whole, refuse_existing, refuse_within
     from osteoscope.workflow.truth import read_phantoms
 
+    refuse_within(output, bundle_folder)
     refuse_existing(
         output,
         kind="an evaluation",

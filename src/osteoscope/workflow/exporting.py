@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osteoscope.errors import InputError, StorageError, require
-from osteoscope.storage import storage_error
+from osteoscope.errors import InputError, require
+from osteoscope.storage import refuse_within, storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,8 +107,7 @@ def export(
     from osteoscope.training.verify import verify_members
 
     bundle_folder = _bundle_of(source)
-    if output.resolve().is_relative_to(bundle_folder.resolve()):
-        raise StorageError("lies in the bundle that is exported", path=output, remedy="choose another folder")
+    refuse_within(output, bundle_folder)
     refuse_other(output)
     bundle = load_bundle(bundle_folder)
     manifest = bundle.manifest

@@ -212,9 +212,10 @@ def predict(
     from osteoscope.inference.predictor import load_predictor
     from osteoscope.inference.scope import of_one_patient, studies_of
     from osteoscope.inference.study import Told
-    from osteoscope.storage import folder_locked
+    from osteoscope.storage import folder_locked, refuse_within
     from osteoscope.workflow.prediction_files import Question
 
+    refuse_within(output, bundle_folder)
     bundle = load_bundle(bundle_folder)
     _refuse_marking(bundle.manifest, bundle_folder)
     table = _Summary(output, bundle.manifest)
@@ -351,6 +352,8 @@ def _predict_study(study: Study, stop: Stop, *, question: Question, predictor: P
         if not selection.used and not selection.left_out:
             _take_away(target)
             return _refused_row(study, selection.refused, question)
+        # Before the networks are asked, and once more before anything is written over.
+        _refuse_strange(target)
         explained = explain_study(
             selection, question.bundle, predictor, question.told, research=question.research, check=stop.check
         )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osteoscope.errors import BundleError, CohortError, ConfigError, StorageError, require
+from osteoscope.errors import BundleError, CohortError, ConfigError, require
+from osteoscope.storage import refuse_within
 from osteoscope.workflow.study import check_lesions
 from osteoscope.workflow.unseen import check_classes, check_images, check_unseen
 
@@ -96,8 +97,7 @@ def recalibrate(
     from osteoscope.cohort.table import cases as cases_of
     from osteoscope.cohort.table import read_cohort
 
-    if output.resolve().is_relative_to(bundle_folder.resolve()):
-        raise StorageError("lies in the bundle that is recalibrated", path=output, remedy="choose another folder")
+    refuse_within(output, bundle_folder)
     refuse_other(output)
     bundle = load_bundle(bundle_folder)
     stated = _stated_prior(bundle.manifest, prior, keep=keep_prior)

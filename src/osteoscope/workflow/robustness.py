@@ -82,8 +82,9 @@ def sweep_robustness(
     from osteoscope.imaging.disturb import DISTURBANCES
     from osteoscope.inference.predictor import load_predictor
     from osteoscope.report.robustness import robustness_html
-    from osteoscope.storage import folder_written_whole, refuse_existing, write_json, write_text
+    from osteoscope.storage import folder_written_whole, refuse_existing, refuse_within, write_json, write_text
 
+    refuse_within(output, bundle_folder)
     refuse_existing(output, kind="a robustness sweep", marker=ROBUSTNESS, others=frozenset({REPORT}))
     names = _checked_names(disturbances)
     bundle = load_bundle(bundle_folder)
