@@ -63,6 +63,11 @@ def test_the_expected_interval_is_symmetric_on_the_logit_scale() -> None:
     assert 0 < ends.low < 0.8 < ends.high < 1
 
 
+def test_an_auc_next_to_one_of_a_patient_each_has_an_interval_of_anything() -> None:
+    ends = expected_interval(1 - 1e-6, 1, 1)
+    assert (ends.low, ends.high) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize(("cases", "others"), [(12, 20), (25, 100)])
 def test_the_smallest_auc_is_found_as_often_as_the_power_says(cases: int, others: int) -> None:
     auc = smallest_auc(cases, others)

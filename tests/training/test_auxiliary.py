@@ -182,6 +182,19 @@ def test_what_was_learnt_is_found_again_without_learning(images: list[Auxiliary]
     assert (again.folder / "learnt.json").read_bytes() == written
 
 
+def test_whose_images_they_are_is_said_of_those_that_are_named_now(images: list[Auxiliary]) -> None:
+    first = learnt_from(images)
+    joined = [replace(one, patient=f"P-{number // 2}") for number, one in enumerate(images)]
+    assert learnt_from(joined) == replace(first, patients=8)
+
+
+def test_a_cache_that_is_emptied_meanwhile_is_said_with_the_way_on(images: list[Auxiliary]) -> None:
+    learnt = learnt_from(images)
+    (learnt.folder / "weights.safetensors").unlink()
+    with pytest.raises(RunError, match=r"gone or damaged.*weights\.safetensors|weights\.safetensors.*gone or damaged"):
+        learnt.teach(PlaneEncoder(TINY.network, in_channels=1))
+
+
 def test_the_same_is_learnt_whatever_was_drawn_before(images: list[Auxiliary], monkeypatch: pytest.MonkeyPatch) -> None:
     first = weights_of(learnt_from(images))
     monkeypatch.setenv("OSTEOSCOPE_CACHE", str(Path(os.environ["OSTEOSCOPE_CACHE"]) / "another"))

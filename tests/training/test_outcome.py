@@ -136,6 +136,15 @@ def test_too_few_cases_for_prediction_sets_are_said_and_the_most_probable_class_
     np.testing.assert_array_equal(found.by_patient.verdicts, found.by_patient.probabilities.argmax(axis=1))
 
 
+def test_where_sets_are_refused_in_one_fold_no_verdict_of_the_run_is_by_sets() -> None:
+    # Of the second class the first fold leaves one in 30, too few for a threshold, and the second 20 in 40.
+    few = [(patient, int(number == 0), logit) for number, (patient, _, logit) in enumerate(drawn(8, 1, n=30))]
+    found, _ = calibrate([outcome(0, 0, drawn(7, 0, n=40)), outcome(0, 1, few)], PRIOR)
+    for said in (found.by_patient, found.by_image):
+        assert not said.by_sets
+        np.testing.assert_array_equal(said.verdicts, said.probabilities.argmax(axis=1))
+
+
 def test_the_files_name_every_patient_and_image_once_a_repeat() -> None:
     found, _ = calibrate([outcome(0, 0, drawn(6, 0)), outcome(0, 1, drawn(6, 1))], PRIOR)
     lines = oof_csv(found, ("a", "b")).splitlines()

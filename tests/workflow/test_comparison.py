@@ -144,6 +144,17 @@ def test_a_network_that_was_pointed_at_the_lesion_is_told_from_one_that_was_not(
     assert sorted(arm["roi"] for arm in made.comparison["arms"].values()) == ["box", "none"]
 
 
+def test_runs_that_would_be_called_the_same_are_refused(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    for parent in ("a", "b"):
+        (tmp_path / parent).mkdir()
+    runs = [make_run("a/run"), make_run("b/run"), make_run("plain", plain=True)]
+    config = read_config(runs[0] / "config.toml")
+    smaller = config.model_copy(update={"preparation": config.preparation.model_copy(update={"size": 32})})
+    (runs[0] / "config.toml").write_text(smaller.to_toml(), encoding="utf-8")
+    with pytest.raises(RunError, match=r"is called optimised DenseNet-tiny \(run\).*rename its folder"):
+        workflow.compare(runs, tmp_path / "out")
+
+
 def test_a_folder_that_holds_something_else_is_kept(make_run: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine", encoding="utf-8")

@@ -69,8 +69,11 @@ def expected_interval(auc: float, cases: int, others: int) -> Interval:
     if error == 0:
         msg = f"an AUC between 0 and 1 is needed, got {auc}"
         raise ValueError(msg)
+    from scipy.special import expit
+
+    # Of few patients and an AUC near 1 half an interval is wider than what an exponential holds.
     middle, half = math.log(auc / (1 - auc)), Z * error / (auc * (1 - auc))
-    return Interval(low=1 / (1 + math.exp(half - middle)), high=1 / (1 + math.exp(-half - middle)))
+    return Interval(low=float(expit(middle - half)), high=float(expit(middle + half)))
 
 
 def smallest_auc(cases: int, others: int, *, power: float = 0.8) -> float | None:

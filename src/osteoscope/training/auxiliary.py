@@ -10,18 +10,27 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from osteoscope.cohort.table import NORMAL
 from osteoscope.errors import RunError
 from osteoscope.network.classifier import PlaneEncoder
-from osteoscope.storage import cache_folder, folder_locked, sha256_of_file, sha256_of_text, storage_error, write_json
+from osteoscope.storage import (
+    LOCK,
+    cache_folder,
+    folder_locked,
+    sha256_of_file,
+    sha256_of_text,
+    storage_error,
+    write_json,
+)
 from osteoscope.training.augment import see
 from osteoscope.training.checkpoint import remove_checkpoints, save_weights
 from osteoscope.training.epochs import Descent, learning_rate, run_epochs
@@ -77,11 +86,21 @@ class Learnt:
 
     def teach(self, encoder: PlaneEncoder) -> None:
         """Give an encoder of the same network what was learnt."""
-        encoder.load_state_dict(load_file(self.folder / _WEIGHTS))
+        encoder.load_state_dict(self._read(_WEIGHTS))
 
     def teach_questions(self, heads: QuestionHeads) -> None:
         """Give the answers to the same images' questions what was learnt."""
-        heads.load_state_dict(load_file(self.folder / _QUESTIONS))
+        heads.load_state_dict(self._read(_QUESTIONS))
+
+    def _read(self, name: str) -> dict[str, Tensor]:
+        try:
+            return load_file(self.folder / name)
+        except (OSError, SafetensorError) as error:
+            raise RunError(
+                "what was learnt from auxiliary images is gone or damaged, as where the cache was emptied meanwhile",
+                path=self.folder / name,
+                remedy="run the same command again: it is learnt anew, and the folds that are done stay",
+            ) from error
 
     def to_json(self) -> dict[str, Any]:
         """Give all but the folder and the history."""
@@ -171,7 +190,8 @@ def learn(
             raise RunError("what was just learnt cannot be read", path=folder, remedy="delete that folder")
         # Only now, and whenever it is asked for: a kill may come between what was learnt and this.
         remove_checkpoints(folder)
-        return known
+        # Whose images they are is no part of the fingerprint, since nothing is learnt from it.
+        return replace(known, patients=len({one.patient for one in images}))
 
 
 def fingerprint_of(images: Sequence[Auxiliary], config: Config, device: Device) -> str:
@@ -191,7 +211,7 @@ def _writable(cache: Path, fallback: Path) -> Path:
     for folder in (cache, fallback):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / ".lock").touch()
+            (folder / LOCK).touch()
         except OSError as error:
             refused = storage_error(error, folder)
         else:

@@ -159,13 +159,15 @@ def _calibrate_repeat(outcomes: Sequence[FoldOutcome], prior: tuple[float, ...])
 
 
 def _joined(parts: Sequence[Predictions]) -> Predictions:
+    """Join repeats; where any fold of them found no sets, every verdict is the most probable class, all of one kind."""
+    by_sets = all(part.by_sets for part in parts)
     of_images = [part.probabilities_of_images for part in parts if part.probabilities_of_images is not None]
     return Predictions(
         patients=tuple(patient for part in parts for patient in part.patients),
         labels=np.concatenate([part.labels for part in parts]),
         repeats=np.concatenate([part.repeats for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
-        verdicts=np.concatenate([part.verdicts for part in parts]),
-        by_sets=all(part.by_sets for part in parts),
+        verdicts=np.concatenate([part.verdicts if by_sets else part.probabilities.argmax(axis=1) for part in parts]),
+        by_sets=by_sets,
         probabilities_of_images=np.concatenate(of_images) if of_images else None,
     )

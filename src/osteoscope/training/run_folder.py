@@ -42,6 +42,9 @@ def locked(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and (not folder.is_dir() or (not (folder / RUN_FILE).exists() and any(_foreign(folder)))):
         raise RunError("is already there and is not a run", path=folder, remedy="choose another folder with -o")
+    if (folder / RUN_FILE).exists():
+        # Before anything in it is touched.
+        read_run(folder)
     busy = RunError(
         "another process is training in this folder", path=folder, remedy="wait for it, or choose another folder"
     )

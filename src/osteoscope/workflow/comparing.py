@@ -122,7 +122,11 @@ def _arms(runs: Sequence[_Run]) -> list[_Arm]:
     _check_same_patients([of_arm[seed] for of_arm in gathered.values() for seed in common])
     for seed in common:
         _check_same_folds([of_arm[seed] for of_arm in gathered.values()])
-    names = _names([of_arm[common[0]] for of_arm in gathered.values()])
+    firsts = [of_arm[common[0]] for of_arm in gathered.values()]
+    names = _names(firsts)
+    for name, run in zip(names, firsts, strict=True):
+        if names.count(name) > 1:
+            raise RunError(f"is called {name}, as another of the runs", path=run.folder, remedy="rename its folder")
     return [
         _Arm(name=name, runs={seed: of_arm[seed] for seed in common})
         for name, of_arm in zip(names, gathered.values(), strict=True)
