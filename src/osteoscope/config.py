@@ -11,7 +11,7 @@ import json
 import operator
 import tomllib
 from pathlib import Path  # noqa: TC003  pydantic reads the annotation
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
@@ -51,9 +51,7 @@ class VolumeConfig(_Settings):
     size: Annotated[int, Field(ge=32, le=1024, multiple_of=16)] = 256
     """Rows and columns of a plane, in pixels: whole steps of the grid that the network answers on."""
     spacing: Annotated[float, Field(ge=0.1, le=10)] = 1.5
-    """Between the pixels of a plane, in mm, where the body is read."""
-    lesion_spacing: Annotated[float, Field(ge=0.1, le=10)] = 0.75
-    """Between the pixels of a plane, in mm, where the region of a lesion is read."""
+    """Between the pixels of a plane, in mm."""
     planes: Annotated[int, Field(ge=1, le=1024)] = 32
     """Most that are read of a volume."""
     step: Annotated[float, Field(gt=0, le=100)] = 4.0
@@ -70,6 +68,14 @@ class VolumeConfig(_Settings):
     """Of CT, in HU, each from what becomes 0 to what becomes 1: soft tissue, bone, dense bone and metal."""
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]] = (1.0, 99.5)
     """Of an MR's values in the body, that become 0 and 1."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_counted_for_nothing(cls, settings: Any) -> Any:
+        """Read the settings of earlier bundles, which state how finely a lesion's region would have been read."""
+        if isinstance(settings, dict):
+            return {name: value for name, value in settings.items() if name != "lesion_spacing"}
+        return settings
 
     @model_validator(mode="after")
     def _ranges_are_some(self) -> Self:

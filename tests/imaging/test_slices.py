@@ -11,11 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydantic import ValidationError
 
 from osteoscope.config import Config, VolumeConfig
-from osteoscope.errors import InputError
 from osteoscope.imaging.nifti import read_nifti
 from osteoscope.imaging.prepare import resample, square_to_read
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
-from osteoscope.imaging.slices import cut_slices, lesion_corners, plan_slices, radiograph_grey
+from osteoscope.imaging.slices import cut_slices, plan_slices, radiograph_grey
 from osteoscope.imaging.volume import Geometry, PixelSpacing, Source, Volume
 
 if TYPE_CHECKING:
@@ -53,12 +52,7 @@ def slab(planes: int = 12, value: float = 40.0) -> NDArray[np.float32]:
     return values
 
 
-def places_of(affine: NDArray[np.float64], *indices: tuple[float, float, float]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = np.array(indices) @ affine[:3, :3].T + affine[:3, 3]
-    return result
-
-
-CONFIG = VolumeConfig(size=64, spacing=1.0, lesion_spacing=0.5, neighbours=1, neighbour_distance=4.0)
+CONFIG = VolumeConfig(size=64, spacing=1.0, neighbours=1, neighbour_distance=4.0)
 
 
 # The settings
@@ -72,6 +66,10 @@ def test_channels_are_windows_times_planes_of_the_stack() -> None:
     assert VolumeConfig(neighbours=2).channels("CT") == 15
     assert VolumeConfig(neighbours=2).channels("MR") == 5
     assert VolumeConfig(neighbours=0, windows=((0, 100),)).channels("CT") == 1
+
+
+def test_settings_of_earlier_bundles_are_read() -> None:
+    assert VolumeConfig.model_validate({"size": 64, "lesion_spacing": 0.75}) == VolumeConfig(size=64)
 
 
 @pytest.mark.parametrize(
@@ -117,53 +115,9 @@ def test_pixels_are_as_far_apart_as_is_set_and_planes_as_in_the_volume() -> None
         assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), [1.0, 1.0, 3.0])
 
 
-def test_the_region_of_a_lesion_is_shown_where_it_is_given() -> None:
-    volume = volume_of(slab())
-    assert volume.geometry.affine is not None
-    lesion = places_of(volume.geometry.affine, (39.5, 29.5, 2.5), (49.5, 39.5, 6.5))
-    plan = plan_slices(volume, CONFIG, lesion=lesion)
-    # Planes 3 to 6; middle of the box (45, 35), and 64 pixels of 0.5 mm about it.
-    assert plan.planes == (3, 4, 5, 6)
-    assert (plan.rectangle.left, plan.rectangle.top) == pytest.approx((45 - 16, 35 - 16))
-    assert plan.told == ()
-
-
 def test_what_reaches_beyond_the_planes_is_told() -> None:
     volume = volume_of(slab(), (4.0, 2.0, 1.0))
     assert plan_slices(volume, CONFIG).told == ("the body reaches 28 mm beyond the planes on either side",)
-    assert volume.geometry.affine is not None
-    lesion = places_of(volume.geometry.affine, (0, 0, 0), (99, 99, 11))
-    assert "the lesion reaches" in plan_slices(volume, CONFIG, lesion=lesion).told[0]
-
-
-def test_a_lesion_outside_of_the_scan_is_refused() -> None:
-    volume = volume_of(slab())
-    assert volume.geometry.affine is not None
-    with pytest.raises(InputError, match="outside of the scan"):
-        plan_slices(volume, CONFIG, lesion=places_of(volume.geometry.affine, (10, 10, 30), (20, 20, 40)))
-
-
-@pytest.mark.parametrize("lesion", [np.zeros((0, 3)), np.zeros(3), np.full((2, 3), np.nan)])
-def test_places_that_are_none_are_refused(lesion: NDArray[np.float64]) -> None:
-    with pytest.raises(ValueError, match="places"):
-        plan_slices(volume_of(slab()), CONFIG, lesion=lesion)
-
-
-def test_a_mask_says_where_the_lesion_is() -> None:
-    mask = np.zeros((12, 100, 100))
-    mask[3:7, 30:40, 40:50] = 1
-    corners = lesion_corners(volume_of(mask))
-    assert corners.shape == (8, 3)
-    affine = volume_of(mask).geometry.affine
-    assert affine is not None
-    edges = (corners - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
-    assert_allclose(edges.min(axis=0), (39.5, 29.5, 2.5))
-    assert_allclose(edges.max(axis=0), (49.5, 39.5, 6.5))
-
-
-def test_an_empty_mask_is_refused() -> None:
-    with pytest.raises(InputError, match=r"made-up\.nii: the mask marks nothing"):
-        lesion_corners(volume_of(np.zeros((3, 4, 5))))
 
 
 def test_a_scan_without_a_place_is_refused() -> None:
@@ -312,19 +266,13 @@ def test_high_padding_of_an_mr_becomes_dark() -> None:
     assert (cut_slices(volume, plan)[:, :, :, : round(19 - plan.rectangle.left)] == 0).all()
 
 
-def test_the_table_is_not_shown_and_the_lesion_always_is() -> None:
+def test_the_table_is_not_shown() -> None:
     values = slab()
     values[:, 92:95] = 300
-    values[:, 5:12, 84:92] = 60  # something small beside the body
     volume = volume_of(values)
-    config = VolumeConfig(size=96, spacing=1.0, lesion_spacing=1.0, neighbours=0)
+    config = VolumeConfig(size=96, spacing=1.0, neighbours=0)
     plan = plan_slices(volume, config)
     assert (cut_slices(volume, plan)[:, 0, round(91 - plan.rectangle.top) :] == 0).all()
-    assert volume.geometry.affine is not None
-    lesion = places_of(volume.geometry.affine, (84, 5, 0), (91, 11, 11))
-    plan = plan_slices(volume, config, lesion=lesion)
-    row, column = round(8.5 - plan.rectangle.top), round(88 - plan.rectangle.left)
-    assert_allclose(cut_slices(volume, plan)[5, 0, row, column], (60 + 160) / 400, atol=1e-6)
 
 
 # Real files

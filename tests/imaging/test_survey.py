@@ -82,16 +82,6 @@ def test_planes_without_a_body_are_left_out() -> None:
     assert body.box[0] == (6, 27)
 
 
-def test_a_part_can_be_added() -> None:
-    body = survey(volume_of(patient())).body
-    assert body is not None
-    wider = body.including(((3.5, 5.5), (70.0, 90.0), (170.0, 190.0)))
-    assert wider.in_plane(4)[80, 180]
-    assert not wider.in_plane(10)[80, 180]
-    assert not body.in_plane(4)[80, 180]
-    assert wider.box == body.box
-
-
 def test_only_air_is_no_body() -> None:
     found = survey(volume_of(np.full((5, 40, 40), -1000, dtype=np.float32)))
     assert found.body is None

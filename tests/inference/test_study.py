@@ -25,7 +25,7 @@ from osteoscope.imaging.nifti import read_nifti, write_nifti
 from osteoscope.imaging.open import Image, images_at
 from osteoscope.imaging.refusal import LEFT_OUT, Refusal, RefusalCode
 from osteoscope.imaging.resampling import spread
-from osteoscope.imaging.slices import SlicePlan, cut_slices, lesion_corners, plan_slices
+from osteoscope.imaging.slices import SlicePlan, cut_slices, plan_slices
 from osteoscope.imaging.values import values_of
 from osteoscope.imaging.volume import Geometry, Source, Volume
 from osteoscope.inference.engine import Judgement, Member, MemberEngine, PlaneReadings
@@ -409,10 +409,9 @@ def test_evidence_lies_where_it_was_read() -> None:
 def test_what_is_marked_in_real_planes_is_written_to_where_the_mask_is(tmp_path: Path, name: str, mask: str) -> None:
     folder = shared_data("dicom")
     scan, marked = read_nifti(folder / name), read_nifti(folder / mask, modality="CT")
-    config = VolumeConfig(size=128, lesion_spacing=0.75, neighbours=0, step=0.5, planes=200, windows=((0, 1),))
-    plan = plan_slices(scan, config, lesion=lesion_corners(marked))
+    plan = plan_slices(scan, VolumeConfig(size=512, spacing=0.5, neighbours=0, step=0.5, planes=200))
     # The mask's own planes stand for maps of evidence.
-    shown = cut_slices(marked, plan_slices(marked, config, lesion=lesion_corners(marked)))[:, :1]
+    shown = cut_slices(marked, replace(plan, windows=((0.0, 1.0),), body=None, padding=()))
     found = evidence_in_patient(shown, plan)
     write_nifti(tmp_path / "map.nii.gz", found.values[0], found.affine, shape=found.values[0].shape)
     written, original = nib.load(tmp_path / "map.nii.gz"), nib.load(folder / mask)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from osteoscope.errors import InputError
 from osteoscope.imaging.evenly import with_ends
 from osteoscope.imaging.refusal import RefusalCode, RefusedImageError
 from osteoscope.imaging.resampling import Rectangle, resample_rectangle
@@ -86,7 +85,7 @@ class SlicePlan:
     told: tuple[str, ...]
 
 
-def plan_slices(volume: Volume, config: VolumeConfig, *, lesion: NDArray[np.float64] | None = None) -> SlicePlan:
+def plan_slices(volume: Volume, config: VolumeConfig) -> SlicePlan:
     """Look at a volume once, coarsely and in little memory, and choose what is cut from it.
 
     Parameters
@@ -95,35 +94,25 @@ def plan_slices(volume: Volume, config: VolumeConfig, *, lesion: NDArray[np.floa
         A CT or MR whose place is known.
     config
         The settings.
-    lesion
-        Places ``(n, 3)`` in LPS mm that the lesion's region reaches to, such as `lesion_corners`; its box along the
-        volume's own axes is shown. Where it is left out, the body is.
 
     Returns
     -------
-    Planes at least ``config.step`` apart and evenly spread over the region, no more than ``config.planes``. A CT's
+    Planes at least ``config.step`` apart and evenly spread over the body, no more than ``config.planes``. A CT's
     windows are those of the settings; an MR has one, between percentiles of its values in the body.
 
     Raises
     ------
     RefusedImageError
         If the volume's place is not known, or a plane cannot be decoded.
-    InputError
-        If the lesion lies outside of the volume.
     ValueError
-        If the volume is a radiograph, or a place of the lesion is not finite.
+        If the volume is a radiograph.
     """
     steps, affine = _known_place(volume)
     seen = survey(volume)
     windows = config.windows if volume.modality == "CT" else (_percentiles(seen.values, config.percentiles),)
     body = seen.body if volume.modality == "CT" else None
     region = seen.body.box if seen.body else _whole(volume.geometry)
-    side = config.size * config.spacing
-    if lesion is not None:
-        region = _box_round(lesion, volume.geometry, affine)
-        side = config.size * config.lesion_spacing
-        body = body and body.including(region)
-    rectangle = _square_about(region, side, steps)
+    rectangle = _square_about(region, config.size * config.spacing, steps)
     planes = _planes(region[0], steps[0], config)
     return SlicePlan(
         size=config.size,
@@ -134,7 +123,7 @@ def plan_slices(volume: Volume, config: VolumeConfig, *, lesion: NDArray[np.floa
         affines=np.stack([_affine_of(plane, rectangle, config.size, affine) for plane in planes]),
         windows=windows,
         padding=seen.padding,
-        told=_beyond(region, rectangle, steps, "body" if lesion is None else "lesion"),
+        told=_beyond(region, rectangle, steps),
     )
 
 
@@ -176,40 +165,6 @@ def without_neighbours(planes: NDArray[np.float32], plan: SlicePlan) -> NDArray[
     first = len(plan.stacks[0]) // 2 * windows
     mean: NDArray[np.float32] = planes[..., first : first + windows, :, :].mean(axis=-3)
     return mean
-
-
-def lesion_corners(mask: Volume) -> NDArray[np.float64]:
-    """Find the corners of the box, along its own axes, of what a mask marks.
-
-    Parameters
-    ----------
-    mask
-        A Volume of a known place whose values other than 0 are the lesion; read plane by plane.
-
-    Returns
-    -------
-    ``(8, 3)`` in LPS mm, at the edges of the outermost voxels.
-
-    Raises
-    ------
-    RefusedImageError
-        If its place is not known, or a plane cannot be decoded.
-    InputError
-        If it marks nothing.
-    """
-    _, affine = _known_place(mask)
-    marked = []
-    for plane in range(mask.geometry.shape[0]):
-        rows, columns = np.nonzero(mask.read([plane])[0])
-        if rows.size:
-            marked += [(columns.min(), rows.min(), plane), (columns.max(), rows.max(), plane)]
-    if not marked:
-        path = mask.sources[0].path if mask.sources else None
-        raise InputError("the mask marks nothing", path=path, remedy="outline the lesion, or leave the mask out")
-    low, high = np.min(marked, axis=0) - 0.5, np.max(marked, axis=0) + 0.5
-    corners = np.array([np.where(take, high, low) for take in np.ndindex(2, 2, 2)])
-    places: NDArray[np.float64] = corners @ affine[:3, :3].T + affine[:3, 3]
-    return places
 
 
 def radiograph_grey(volume: Volume) -> NDArray[np.float32]:
@@ -262,20 +217,6 @@ def _whole(geometry: Geometry) -> Box:
     return (0.0, planes), (0.0, rows), (0.0, columns)
 
 
-def _box_round(lesion: NDArray[np.float64], geometry: Geometry, affine: NDArray[np.float64]) -> Box:
-    """Find the box of some places along the volume's own axes."""
-    if lesion.ndim != 2 or lesion.shape[1] != 3 or not lesion.size or not np.isfinite(lesion).all():
-        msg = f"expected finite places (n, 3), got an array of shape {lesion.shape}"
-        raise ValueError(msg)
-    inverse = np.linalg.inv(affine)
-    edges = lesion @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
-    low, high = edges.min(axis=0)[::-1].tolist(), edges.max(axis=0)[::-1].tolist()
-    if any(last <= 0 or first >= size for first, last, size in zip(low, high, geometry.shape, strict=True)):
-        reason = "the region of the lesion lies outside of the scan"
-        raise InputError(reason, remedy="name the scan that it was outlined on, or one in the same coordinates")
-    return (max(low[0], 0.0), min(high[0], float(geometry.shape[0]))), (low[1], high[1]), (low[2], high[2])
-
-
 def _square_about(region: Box, side: float, steps: tuple[float, float, float]) -> Rectangle:
     """Lay a square of `side` mm about the middle of a region."""
     _, (top, bottom), (left, right) = region
@@ -306,10 +247,10 @@ def _affine_of(plane: int, rectangle: Rectangle, size: int, affine: NDArray[np.f
     return affine @ to_volume
 
 
-def _beyond(region: Box, rectangle: Rectangle, steps: tuple[float, float, float], what: str) -> tuple[str, ...]:
+def _beyond(region: Box, rectangle: Rectangle, steps: tuple[float, float, float]) -> tuple[str, ...]:
     _, (top, bottom), (left, right) = region
     beyond = max((bottom - top - rectangle.height) * steps[1], (right - left - rectangle.width) * steps[2]) / 2
-    return (f"the {what} reaches {beyond:.0f} mm beyond the planes on either side",) if beyond >= _TOLD else ()
+    return (f"the body reaches {beyond:.0f} mm beyond the planes on either side",) if beyond >= _TOLD else ()
 
 
 def _percentiles(values: NDArray[np.float32], percentiles: tuple[float, float]) -> Window:

@@ -6,9 +6,8 @@ as body. Air is not, nor what is thin or lies apart: a table, a mattress, a head
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -73,16 +72,6 @@ class Body:
         planes, rows, columns = self.cell_of
         mask: Mask = self.cells[planes[plane]][np.ix_(rows, columns)]
         return mask
-
-    def including(self, box: Box) -> Self:
-        """Add a part of the volume, such as a lesion of a limb that does not touch the trunk."""
-        cells = self.cells.copy()
-        within = []
-        for (first, last), cell_of in zip(box, self.cell_of, strict=True):
-            touched = cell_of[max(0, math.floor(first)) : max(0, math.ceil(last))]
-            within.append(np.unique(touched))
-        cells[np.ix_(*within)] = True
-        return replace(self, cells=cells)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
