@@ -187,6 +187,14 @@ def test_an_evaluation_is_summed_up_for_machines(run_folder: Path, other_cohort_
     assert json.loads(done.stdout)["metrics"]["n_patients"] == 12
 
 
+def test_a_cost_that_is_none_is_bad_usage(run_folder: Path, other_cohort_folder: Path, tmp_path: Path) -> None:
+    command = ("evaluate", run_folder / "bundle", other_cohort_folder, "-o", tmp_path / "out")
+    for stated in (["osteosarcoma"], ["osteosarcoma=much"], ["=2"], ["osteosarcoma=2", "osteosarcoma=3"]):
+        done = run(*command, *(part for one in stated for part in ("--missed", one)))
+        assert done.returncode == 2
+        assert "osteosarcoma=5" in done.stderr
+
+
 def test_a_run_is_summed_up_with_what_stands_beside_it_and_what_does_not(run_folder: Path) -> None:
     lines = study_lines(json.loads((run_folder / "metrics.json").read_text(encoding="utf-8")))
     assert any(line.startswith("  auc within folds") for line in lines)

@@ -20,7 +20,7 @@ from samples import CLASSES, lesion_picture, write_table_cohort
 from osteoscope import workflow
 from osteoscope.bundle.load import load_bundle
 from osteoscope.cohort.table import cases, read_cohort
-from osteoscope.errors import CohortError, StorageError
+from osteoscope.errors import CohortError, ConfigError, StorageError
 from osteoscope.inference.predictor import load_predictor
 
 if TYPE_CHECKING:
@@ -172,6 +172,37 @@ def test_reading_whole_images_with_a_bundle_trained_on_crops_is_said(
     study = workflow.evaluate(run_folder / "bundle", other_cohort_folder, tmp_path / "out", roi="none")
     assert study.metrics["roi"] == "none"
     assert "its calibration was not made for that" in study.report.read_text(encoding="utf-8")
+
+
+def test_what_a_missed_case_costs_moves_the_operating_points(
+    run_folder: Path, other_cohort_folder: Path, tmp_path: Path
+) -> None:
+    bundle = run_folder / "bundle"
+    study = workflow.evaluate(bundle, other_cohort_folder, tmp_path / "out", missed={"osteosarcoma": 4})
+    points = [one for one in study.metrics["patient"]["decision"]["operating_points"] if one["rule"] == "costs"]
+    # A call pays off above one part in five, and of the class whose errors cost the same above a half.
+    assert {one["class"]: one["threshold"] for one in points} == pytest.approx(
+        {"osteosarcoma": 0.2, "giant_cell_tumor": 0.5}
+    )
+    page = study.report.read_text(encoding="utf-8")
+    assert "a missed case costs 4 false alarms" in page
+    assert "both errors cost the same" in page
+
+
+@pytest.mark.parametrize(
+    ("missed", "message"),
+    [
+        ({"chondroma": 2}, "chondroma costs is said, which is no class of the cohort.*osteosarcoma, giant_cell_tumor"),
+        ({"osteosarcoma": 0}, "positive and finite, got 0.*how many false alarms"),
+        ({"osteosarcoma": float("inf")}, "positive and finite"),
+    ],
+)
+def test_a_cost_of_nothing_is_refused(
+    run_folder: Path, other_cohort_folder: Path, tmp_path: Path, missed: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        workflow.evaluate(run_folder / "bundle", other_cohort_folder, tmp_path / "out", missed=missed)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_something_else_in_it_is_kept(

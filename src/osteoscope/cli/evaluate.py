@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from osteoscope.cli.by_class import numbers_by_class
 from osteoscope.cli.cohort import Accept, Because, accepted_pairs
 from osteoscope.cli.terminal import log, staged, study_lines, summary
 
@@ -42,6 +43,14 @@ def evaluate(
             "truth: the best that can be done, where the tumours differ, and the same CTs without matrix."
         ),
     ] = None,
+    missed: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SLUG=N",
+            help="How many false alarms a missed case of a class costs, for the report's operating points; repeat it "
+            "for each class. Left out: 1.",
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the processor.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one machine-readable summary.")] = False,
 ) -> None:
@@ -52,6 +61,7 @@ def evaluate(
     from osteoscope import workflow
 
     accepted = accepted_pairs(accept, because)
+    costs = numbers_by_class(missed or (), option="--missed", shape="SLUG=N", example="osteosarcoma=5")
     audit = "auditing the cohort"
     log(f"{audit}, then reading its patients")
     with staged(audit) as stages:
@@ -66,6 +76,7 @@ def evaluate(
             threads=threads,
             images=images,
             truth=truth,
+            missed=costs,
             progress=partial(stages, "reading patients"),
             audited_so_far=partial(stages, audit),
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from osteoscope.cli.by_class import numbers_by_class
 from osteoscope.cli.terminal import counted, figure_text, summary
 
 if TYPE_CHECKING:
@@ -60,18 +60,7 @@ def recalibrate(
 
 
 def _shares(stated: list[str]) -> dict[str, float]:
-    shares: dict[str, float] = {}
-    for text in stated:
-        slug, _, share = text.rpartition("=")
-        try:
-            value = float(share)
-        except ValueError:
-            value = math.nan
-        if not slug or slug in shares or math.isnan(value):
-            message = f"expected SLUG=SHARE once a class, such as osteosarcoma=0.8, got {text}"
-            raise typer.BadParameter(message, param_hint="--prior")
-        shares[slug] = value
-    return shares
+    return numbers_by_class(stated, option="--prior", shape="SLUG=SHARE", example="osteosarcoma=0.8")
 
 
 def _lines(made: RecalibrationSummary) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osteoscope.errors import CohortError, require
+from osteoscope.errors import CohortError, ConfigError, require
 from osteoscope.workflow.study import (
     CASES_FOLDER,
     METRICS,
@@ -26,12 +26,13 @@ from osteoscope.workflow.study import (
 from osteoscope.workflow.unseen import check_classes, check_images, check_unseen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from osteoscope.bundle.load import Bundle
     from osteoscope.cohort.table import Case, Cohort
     from osteoscope.config import PreparationConfig, RegionOfInterest
+    from osteoscope.evaluation.decision import Costs
     from osteoscope.evaluation.document import Predictions, StudyFacts
     from osteoscope.inference.prediction import ExplainedCase
     from osteoscope.inference.predictor import Predictor
@@ -53,6 +54,7 @@ def evaluate(
     threads: int | None = None,
     images: Path | None = None,
     truth: Path | None = None,
+    missed: Mapping[str, float] | None = None,
     progress: Callable[[int, int], None] | None = None,
     audited_so_far: Callable[[int, int], None] | None = None,
 ) -> StudySummary:
@@ -82,6 +84,9 @@ def evaluate(
     truth
         What ``osteoscope phantom`` wrote, where the cohort is made of that: the bundle is then also set beside the
         truth, as `osteoscope.workflow.truth` says.
+    missed
+        How many false alarms a missed case costs, by the class's slug, for the operating points; of a class that is not
+        named, and where nothing is said, one.
     progress
         Is told how many of how many patients are done; one who is read again without matrix counts twice.
     audited_so_far
@@ -90,8 +95,8 @@ def evaluate(
     Raises
     ------
     OsteoscopeError
-        If the bundle is damaged, the cohort does not fit or was trained on, the truth is not that of its patients, or
-        an output cannot be written.
+        If the bundle is damaged, the cohort does not fit or was trained on, the truth is not that of its patients, a
+        cost is of another class or no cost, or an output cannot be written.
     """
     require("pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "jinja2")
     from osteoscope.bundle.load import load_bundle
@@ -111,6 +116,7 @@ def evaluate(
     bundle = load_bundle(bundle_folder)
     cohort = read_cohort(cohort_folder, images=images)
     check_classes(bundle, cohort)
+    costs = _costs(missed or {}, cohort)
     check_images(bundle, cohort)
     check_unseen(bundle, cohort)
     preparation = bundle.manifest.preparation
@@ -143,10 +149,34 @@ def evaluate(
         audited=audited,
         beside_training=trained_on is not None,
         phantoms=phantoms,
+        costs=costs,
     )
     with folder_written_whole(output) as folder:
         metrics = _write(study, folder, count)
     return StudySummary(folder=output, report=output / REPORT, metrics=metrics)
+
+
+def _costs(missed: Mapping[str, float], cohort: Cohort) -> tuple[Costs, ...]:
+    """Say what both errors about each class cost.
+
+    Raises
+    ------
+    ConfigError
+        If a class is none of the cohort's, or a cost is not positive and finite.
+    """
+    from osteoscope.evaluation.decision import Costs
+
+    if strange := sorted(missed.keys() - set(cohort.slugs)):
+        raise ConfigError(
+            f"what a missed case of {strange[0]} costs is said, which is no class of the cohort",
+            remedy=f"name one of {', '.join(cohort.slugs)}",
+        )
+    try:
+        return tuple(
+            Costs(slug=slug, false_positive=1.0, false_negative=missed.get(slug, 1.0)) for slug in cohort.slugs
+        )
+    except ValueError as error:
+        raise ConfigError(str(error), remedy="say how many false alarms a missed case costs, such as 5") from error
 
 
 def _training_cohort(bundle: Bundle, folder: Path, images: Path | None) -> Cohort:
@@ -191,8 +221,10 @@ class _Evaluation:
     audited: AuditedCohort
     beside_training: bool
     """Whether near duplicates of training pictures were looked for."""
-    phantoms: tuple[Phantom, ...] = ()
+    phantoms: tuple[Phantom, ...]
     """The patients with their truth, in the order of `explained`, where it is known."""
+    costs: tuple[Costs, ...]
+    """Of both errors about each class."""
 
     @property
     def preparation(self) -> PreparationConfig:
@@ -239,6 +271,7 @@ def _write(study: _Evaluation, folder: Path, count: Callable[[], None]) -> dict[
         by_patient=by_patient,
         by_image=by_image,
         localisation=localisation,
+        costs=study.costs,
         subgroups={**patient_groups(cohort, cases), **({} if truth is None else {"matrix": truth.groups})},
         coarsest_grouping=coarsest_groups(cohort),
         baselines={

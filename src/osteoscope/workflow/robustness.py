@@ -84,9 +84,9 @@ def sweep_robustness(
     from osteoscope.report.robustness import robustness_html
     from osteoscope.storage import folder_written_whole, refuse_existing, refuse_within, write_json, write_text
 
+    names = _checked_names(disturbances)
     refuse_within(output, bundle_folder)
     refuse_existing(output, kind="a robustness sweep", marker=ROBUSTNESS, others=frozenset({REPORT}))
-    names = _checked_names(disturbances)
     bundle = load_bundle(bundle_folder)
     _refuse_scans(bundle)
     cohort = read_cohort(cohort_folder, images=images)
