@@ -306,6 +306,16 @@ def test_a_person_overrides_a_choice_and_keeps_that_decision(tmp_path: Path, arc
     assert (kept["chosen"], kept["override"], kept["reason"]) == ("yes", "keep", "a person decided to use it")
     assert kept["image"] in set(read_cohort(output).frame["image"])
     assert sum(row["chosen"] == "yes" for row in again.values()) == 4
+    # Where the series is not there for once, what was decided on it stays.
+    (archive / "other").rename(tmp_path / "elsewhere")
+    made(archive, labels, output)
+    (gone,) = [row for row in series_of(output) if row["override"]]
+    assert (gone["patient"], gone["series"]) == (other["patient"], other["series"])
+    assert (gone["image"], gone["chosen"]) == ("", "no")
+    assert gone["reason"] == "it is not in the archive"
+    (tmp_path / "elsewhere").rename(archive / "other")
+    made(archive, labels, output)
+    assert kept in series_of(output)
     other["override"] = "perhaps"
     table = write_labels(tmp_path / "mine.csv", rows)
     with pytest.raises(TableError, match="column 'override': expected keep or leave, found 'perhaps'"):

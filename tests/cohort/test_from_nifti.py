@@ -198,6 +198,17 @@ def test_a_folder_a_patient_and_its_mask_by_any_name(tmp_path: Path) -> None:
     }
 
 
+def test_a_site_that_is_numbered_as_patients_are_lends_nobody_its_number(tmp_path: Path) -> None:
+    folder = tmp_path / "sites"
+    for name in ("1/1", "1/17", "2/18"):
+        save(folder / name / "ct.nii.gz", shift=int(name[-1]))
+    labels = table(tmp_path / "labels.csv", *(f"{name},{OS},," for name in (1, 17)), *(f"{n},{GCT},," for n in (2, 18)))
+    save(folder / "GCT" / "2" / "ct.nii.gz", shift=30)
+    cohort = read_nifti_folder(folder, labels)
+    assert sorted(cohort.frame["image"]) == ["1/1/ct.nii.gz", "GCT/2/ct.nii.gz"]
+    assert set(reasons(cohort)) == {"1/17/ct.nii.gz", "2/18/ct.nii.gz"}
+
+
 def test_a_name_may_begin_with_the_patient(tmp_path: Path) -> None:
     folder = tmp_path / "flat"
     save(folder / "P7_2019-03_ct.nii.gz")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import tracemalloc
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,20 @@ def test_a_cell_may_hold_a_long_outline(tmp_path: Path) -> None:
     outline = "1.5 " * 50_000
     (row,) = read_rows(csv_file(tmp_path, f"patient,outline\n1,{outline}\n"), ["patient"])
     assert row.cells["outline"] == outline.strip()
+
+
+def test_a_blank_in_the_last_cell_of_a_sheet_takes_no_memory(tmp_path: Path) -> None:
+    path = xlsx_file(tmp_path, HEADER, *LINES)
+    workbook = openpyxl.load_workbook(path)
+    workbook.worksheets[0].cell(row=100_000, column=16_384, value=" ")
+    workbook.save(path)
+    tracemalloc.start()
+    rows = read_rows(path, ["patient"])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [row.cells["patient"] for row in rows] == ["1", "2"]
+    # Each of its rows by itself is 128 KB.
+    assert peak < 20e6
 
 
 def test_a_column_without_a_name_is_ignored(tmp_path: Path) -> None:

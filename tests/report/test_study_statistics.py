@@ -197,6 +197,20 @@ def test_confounders_are_counted_by_class(study: StudyContent, read_page: Callab
     assert "Treated" not in text
 
 
+def test_a_patient_of_two_sites_counts_at_both_and_once_in_the_class(
+    study: StudyContent, read_page: Callable[[str], Any]
+) -> None:
+    table = dict(study.audit_tables.by_class)
+    first, second = study.classes
+    table["site"] = {first: {"femur": 30, "tibia": 15}, second: {"femur": 5, "tibia": 15}}
+    table["view"] = {first: {"frontal": 30, "lateral": 30}, second: {"frontal": 20}}
+    tables = dataclasses.replace(study.audit_tables, by_class=table)
+    text = read_page(section(study_html(dataclasses.replace(study, audit_tables=tables)), "audit")).text
+    assert "femur 30 (100 %) 5 (25 %)" in text
+    assert "tibia 15 (50 %) 15 (75 %)" in text
+    assert "frontal 30 (50 %) 20 (100 %)" in text
+
+
 def test_tables_of_the_audit_need_no_findings(study: StudyContent) -> None:
     html = study_html(dataclasses.replace(study, findings=()))
     assert 'href="#audit"' in html

@@ -88,6 +88,30 @@ def test_the_evidence_is_that_of_the_most_probable_class(case: Case) -> None:
     np.testing.assert_array_equal(one.shown[2].evidence, -other.shown[2].evidence)
 
 
+def test_of_three_classes_what_speaks_against_one_is_the_strongest_that_is_shown(
+    case: Case, read_page: Callable[[str], Any]
+) -> None:
+    cells = np.zeros((SHAPE[0], 4, 4))
+    cells[:, 2, 0] = WEIGHTS
+    found = explained(case, WEIGHTS, cells, (1.0, 0.0))
+    one = found.evidence[:, 0]
+    three = dataclasses.replace(found, evidence=np.stack([-one, one / 2, one / 2], axis=1))
+    page = case_content(
+        case,
+        three,
+        classes=("osteosarcoma", "giant cell tumor", "chordoma"),
+        probabilities=(0.8, 0.1, 0.1),
+        prior=(1 / 3, 1 / 3, 1 / 3),
+        verdict=0,
+        made_by="Made by hand.",
+        study_href="../report.html",
+        preparation=PREPARATION,
+    )
+    text = read_page(case_html(page)).text
+    assert "Evidence against osteosarcoma strongest point: 100 %" in text
+    assert "200 %" not in text
+
+
 def test_the_page_says_what_was_read_and_what_weighs(case: Case, read_page: Callable[[str], Any]) -> None:
     page = read_page(case_html(content(case)))
     told = [

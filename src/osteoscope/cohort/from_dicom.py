@@ -32,11 +32,13 @@ from osteoscope.storage import write_text
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from osteoscope.cohort.archive.choice import Override
     from osteoscope.cohort.archive.decide import Decision
     from osteoscope.cohort.archive.indexing import Indexed
     from osteoscope.cohort.archive.places import Archive
+    from osteoscope.cohort.archive.series_table import Names
 
     Stages = Callable[[str, int, int], None]
 
@@ -66,6 +68,8 @@ class _Plan:
     indexed: Indexed
     classes: tuple[str, ...]
     decisions: list[Decision]
+    overrides: Mapping[Names, Override]
+    """Of a person, on series that need not be there."""
     copies: list[ToCopy]
     marks: list[ToCopy]
     notes: tuple[str, ...]
@@ -115,12 +119,12 @@ def read_archive(
     processes = jobs or readers()
     plan = _plan(archive, key, classes, wishes, processes, stages)
     table = archive.output / SERIES_TABLE
-    write_text(table, text_of(Line(decision=decision) for decision in plan.decisions))
+    write_text(table, text_of((Line(decision=decision) for decision in plan.decisions), plan.overrides))
     making = Making(archive.output, plan.decisions, stages)
     making.copy(plan.copies, processes)
     outlined = making.outline(plan.marks, roi_names)
     measured = making.measure()
-    write_text(table, text_of(making.lines()))
+    write_text(table, text_of(making.lines(), plan.overrides))
     if not measured:
         raise CohortError("no series of the archive can be used", path=table, remedy="see there why each was left")
     making.remove_others()
@@ -159,6 +163,7 @@ def _plan(
             indexed=indexed,
             classes=chosen,
             decisions=decisions,
+            overrides=overrides,
             copies=[_task(connection, archive, key, one) for one in decisions if one.choice.chosen],
             marks=[_task(connection, archive, key, one) for one in decisions if _marks_a_label(one)],
             notes=(

@@ -187,15 +187,15 @@ def _can_be_written(name: str) -> bool:
 def patients_of(one: NiftiFile, patients: Collection[str]) -> list[str]:
     """Give the patients among those of a table that a file may be of: one, if all is well.
 
-    The folders that it lies in speak, the outermost first, and so does its own name, of which the longest beginning
-    counts that is a patient.
+    All folders that it lies in speak, and so does its own name, of which the longest beginning counts that is a
+    patient: where they name several, a site or a visit may be numbered as patients are, and nobody knows which is one.
     """
     *folders, stem = _NIFTI.sub("", one.name).split("/")
     known = {_without_prefix(patient): patient for patient in patients}
     by_folder = [known[_without_prefix(folder)] for folder in folders if _without_prefix(folder) in known]
     beginnings = [owner for owner in one.owners if owner not in folders or owner == stem]
     by_name = [known[_without_prefix(owner)] for owner in beginnings if _without_prefix(owner) in known]
-    return list(dict.fromkeys([*by_folder[:1], *by_name[:1]]))
+    return list(dict.fromkeys([*by_folder, *by_name[:1]]))
 
 
 def _without_prefix(identifier: str) -> str:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 OLDEST = 120.0
 """Ages beyond this, or below 0, are taken for slips, in years."""
 
+_MOST_COLUMNS = 1000
+"""Of a sheet that are read: a blank in its last cell makes each of its rows sixteen thousand cells."""
+
 # What openpyxl lets through of files that are damaged or not as it expects.
 _NO_WORKBOOK = (
     zipfile.BadZipFile,
@@ -265,10 +268,9 @@ def _xlsx_records(path: Path, content: bytes) -> Records:
         raise MissingExtraError("openpyxl", "study") from error
     try:
         workbook = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        lines = [list(line) for line in workbook.worksheets[0].iter_rows(values_only=True)]
+        numbered = list(_filled(workbook.worksheets[0].iter_rows(max_col=_MOST_COLUMNS, values_only=True)))
     except _NO_WORKBOOK as error:
         raise TableError(f"is not an .xlsx workbook: {error}", path=path, remedy="save it as CSV in UTF-8") from error
-    numbered = list(_filled(enumerate(lines, start=1)))
     if not numbered:
         raise TableError("the first sheet holds no rows", path=path, remedy="give one row an image")
     width = max(len(line) for _, line in numbered)
@@ -286,8 +288,13 @@ def _parquet_records(path: Path, content: bytes) -> Records:
     return list(table.column_names), [(number, list(line)) for number, line in enumerate(zip(*columns, strict=True), 2)]
 
 
-def _filled(lines: Iterable[tuple[int, list[Any]]]) -> Iterator[tuple[int, list[Any]]]:
-    return ((number, line) for number, line in lines if any(value is not None for value in line))
+def _filled(lines: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, list[Any]]]:
+    """Take the rows of a sheet in which something stands, up to their last such cell, with their numbers from 1."""
+    for number, line in enumerate(lines, start=1):
+        # Counted first, since that is done in no time: a blank far below makes a sheet a million rows.
+        if line.count(None) < len(line):
+            last = max(place for place, value in enumerate(line, start=1) if value is not None)
+            yield number, list(line[:last])
 
 
 def numbers_in(text: str) -> list[float]:

@@ -334,7 +334,8 @@ class CaseVolumeContent:
     shown: tuple[CasePlaneContent, ...]
     """Those that weigh most, in the same order."""
     strongest: float
-    """The strongest evidence for any class, in any plane that was read; by area, as in `CasePlaneContent`."""
+    """The strongest evidence for any class, or against the shown one, in any plane that was read; by area, as in
+    `CasePlaneContent`."""
     outlined: bool
     """Whether there is a mask of the lesion."""
 

@@ -395,8 +395,12 @@ class _Confounder:
 def _confounder_rows(content: StudyContent) -> list[_Confounder]:
     """Set the classes' patients beside each other, column by column; what is recorded of nobody is left out."""
     table = content.audit_tables.by_class
+    patients = {name: ages["known"] + ages["missing"] for name, ages in table.get("age", {}).items()}
     found = [
-        _age_rows(of_class, content.classes) if column == "age" else _counted_rows(column, of_class, content.classes)
+        _age_rows(of_class, content.classes)
+        if column == "age"
+        # Of views, images are counted; of all else patients, of whom some have several values.
+        else _counted_rows(column, of_class, content.classes, {} if column == "view" else patients)
         for column, of_class in table.items()
     ]
     return [one for one in found if one.rows]
@@ -415,12 +419,14 @@ def _age_rows(of_class: Mapping[str, Mapping[str, Any]], classes: Sequence[str])
     return _Confounder(column="age", rows=(years, ("not known", missing)))
 
 
-def _counted_rows(column: str, of_class: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> _Confounder:
-    """Count each value by class, with its share of the class."""
+def _counted_rows(
+    column: str, of_class: Mapping[str, Mapping[str, int]], classes: Sequence[str], whole: Mapping[str, int]
+) -> _Confounder:
+    """Count each value by class, with its share of the whole class; of all that is counted where that is not said."""
     values = dict.fromkeys(value for name in classes for value in of_class.get(name, {}))
     if set(values) <= {NOT_RECORDED}:
         return _Confounder(column=column, rows=())
-    totals = [sum(of_class.get(name, {}).values()) for name in classes]
+    totals = [whole.get(name, sum(of_class.get(name, {}).values())) for name in classes]
 
     def text(name: str, value: str, total: int) -> str:
         count = of_class.get(name, {}).get(value, 0)

@@ -88,7 +88,7 @@ def volume_content(
             for number in order
             if number in weighty
         ),
-        strongest=evidence_scale([by_area(evidence)]),
+        strongest=evidence_scale([by_area(evidence), -by_area(evidence[:, chosen])]),
         outlined=mask is not None,
     )
 

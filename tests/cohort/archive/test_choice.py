@@ -107,6 +107,12 @@ def test_a_study_without_a_date_does_not_go_before_one_that_has_one() -> None:
     assert "its date is not known, and what has one was taken too long after the biopsy" in treated[1].reason
 
 
+def test_of_studies_without_dates_it_is_not_said_that_one_has_a_date() -> None:
+    found = chosen(stack(1, study="a", date=""), stack(2, study="b", date=""))
+    assert found[1].chosen
+    assert found[2].reason == "another study is taken (its date is not known, nor that of any other)"
+
+
 def test_the_proof_counts_where_no_biopsy_or_treatment_is_known_and_else_the_first_study() -> None:
     both = stack(1, study="a", date="2019-11-01"), stack(2, study="b", date="2020-01-20")
     proven = chosen(*both, label=Label(label="x", proof_date="2019-12-01"))
@@ -270,3 +276,38 @@ def test_kernels_weightings_and_contrast_are_told_by_their_words() -> None:
     assert contrast_of("", "abdomen nativ") is False
     assert contrast_of("", "t1 +gd") is True
     assert contrast_of("NONE", "lumbar") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "contrast"),
+    [
+        ("CT SPINE W/O IV CONTRAST", False),
+        ("CT CHEST WITHOUT IV CONTRAST", False),
+        ("CT L-SPINE NO CONTRAST", False),
+        ("CT LWS ohne KM", False),
+        ("CT non-enhanced", False),
+        ("CT w/out contrast", False),
+        ("CT head w/o c", False),
+        ("Contrast: none", False),
+        ("T1 pre-contrast", False),
+        ("CT SPINE W & W/O CONTRAST", None),
+        ("MRT mit und ohne KM", None),
+        ("CT no 3 with contrast", True),
+        ("CT LWS mit KM", True),
+        ("nodular contrast", True),
+        ("T1 pre and post gd", True),
+        ("noncontrast CT", False),
+        ("T1 post contrast", True),
+        ("CT spine C6", None),
+    ],
+)
+def test_contrast_that_is_denied_is_none_and_what_says_both_says_nothing(text: str, contrast: bool | None) -> None:
+    assert contrast_of("", text) is contrast
+
+
+@pytest.mark.parametrize(
+    ("kernel", "made_for"),
+    [("Hr40f\\3", "soft"), ("Hr36d", "soft"), ("Hr60f", "bone"), ("Qr40", "soft"), ("HR", "bone")],
+)
+def test_a_sharp_kernel_is_told_by_its_number(kernel: str, made_for: str) -> None:
+    assert kernel_of(kernel) == made_for

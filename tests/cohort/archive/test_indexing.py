@@ -131,6 +131,18 @@ def test_what_was_corrected_in_a_header_is_known_after_the_next_run(tmp_path: Pa
     assert (accession, Facts.from_json(facts).date) == ("NEW", "2021-06-15")
 
 
+def test_a_series_whose_files_write_the_name_in_two_ways_is_one(tmp_path: Path) -> None:
+    root, path = tmp_path / "archive", tmp_path / "index.sqlite"
+    for file in write_ct(root, 1, PatientName="Doe^Jane")[::2]:
+        data_set = pydicom.dcmread(file)
+        data_set.PatientName = "DOE^JANE^^^"
+        data_set.save_as(file)
+    index(root, path)
+    ((stack, files),) = asked(path, "SELECT stack, count(*) FROM files GROUP BY stack")
+    assert stack
+    assert files == PLANES
+
+
 def test_an_index_of_before_reads_all_again_and_keeps_the_order_of_patients(tmp_path: Path, archive: Path) -> None:
     path = tmp_path / "index.sqlite"
     index(archive, path)
@@ -318,7 +330,7 @@ def test_an_index_that_others_may_read_that_is_none_or_that_is_in_use_is_refused
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     path.chmod(0o600)
-    with pytest.raises(InputError, match="expected an index of schema 3, found 99"):
+    with pytest.raises(InputError, match="expected an index of schema 4, found 99"):
         index(archive, path)
 
 

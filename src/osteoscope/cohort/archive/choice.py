@@ -321,9 +321,12 @@ def _by_date(stacks: list[Stack], label: Label, wishes: Wishes) -> _Dated:
     if not left:
         return _Dated(taken=[], because="", others=late)
     study, because = _study_of(left, limit, event, wishes)
-    if late and not any(stack.facts.date for stack in left):
+    is_dated = any(stack.facts.date for stack in left)
+    if late and not is_dated:
         because = f"its date is not known, and what has one was taken too long after the {event}"
-    others = {stack.number: (False, _other_study(stack, because)) for stack in left if stack.study != study}
+    others = {
+        stack.number: (False, _other_study(stack, because, is_dated=is_dated)) for stack in left if stack.study != study
+    }
     return _Dated(taken=[stack for stack in left if stack.study == study], because=because, others={**late, **others})
 
 
@@ -368,8 +371,8 @@ def _study_of(stacks: list[Stack], limit: str | None, event: str, wishes: Wishes
     return latest.study, f"of the last study until the {event}, {_days(latest.facts.date, limit)} before it"
 
 
-def _other_study(stack: Stack, because: str) -> str:
-    if not stack.facts.date:
+def _other_study(stack: Stack, because: str, *, is_dated: bool) -> str:
+    if not stack.facts.date and is_dated:
         return "its date is not known, and that of another study is"
     return f"another study is taken ({because})"
 

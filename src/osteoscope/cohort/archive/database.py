@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-INDEX_SCHEMA = 3
+INDEX_SCHEMA = 4
 """Version of the tables, and of what is read of a file: an older index forgets its files, and reads them again."""
 
 _TABLES = """

@@ -69,6 +69,8 @@ _DATES = (0x00080022, 0x00080021, 0x00080020, 0x00080023)
 _MARKS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7", "1.2.840.10008.5.1.4.1.1.481.3")
 """SOP classes of segmentations and of structure sets (PS3.4 B.5)."""
 
+_NO_NAMES = re.compile(r"|anon\w*|no ?name|unknown|test|patient|xx+|removed|deidentified|name", re.IGNORECASE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
@@ -239,7 +241,7 @@ def known_of(elements: Elements, header: Header | None) -> Known:
     plane, normal = ("", None) if frame is None or frame.orientation is None else _plane_of(frame.orientation)
     facts = _facts(elements, header, frame, plane)
     shared = {name: getattr(facts, name) for name in _SHARED}
-    who = [person.identifier, person.name, person.born, person.sex]
+    who = [person.identifier, plain_name(person.name), person.born, person.sex]
     position = frame.position if frame is not None and frame.position is not None else ()
     return Known(
         digest=sha256_of_text(json.dumps([who, study, series, shared])),
@@ -253,6 +255,12 @@ def known_of(elements: Elements, header: Header | None) -> Known:
         place=place_along(position, normal),
         frames=len(header.frames) if header is not None else 0,
     )
+
+
+def plain_name(name: str) -> str:
+    """Write a person's name so that two ways of writing it are one; empty where it is no name."""
+    words = re.sub(r"[\^,=\s]+", " ", name).strip().casefold()
+    return "" if _NO_NAMES.fullmatch(words) else " ".join(sorted(words.split()))
 
 
 def place_along(position: Sequence[float], normal: Normal | None) -> float | None:

@@ -6,13 +6,13 @@ agree, or where they share a study; two people under one identifier cannot be to
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import combinations, permutations
 from typing import TYPE_CHECKING
 
 from osteoscope.cohort.archive.database import transaction
+from osteoscope.cohort.archive.facts import plain_name
 from osteoscope.cohort.deidentify.values import is_stand_in
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ _MOST_IDENTIFIERS = 3
 
 _MOST_OF_A_STUDY = 24
 """More identifiers of one study are no person's, but a UID that an anonymiser writes for everybody."""
-
-_NO_NAMES = re.compile(r"|anon\w*|no ?name|unknown|test|patient|xx+|removed|deidentified|name", re.IGNORECASE)
 
 _NO_BIRTHS = ("", "19000101", "19700101", "00000000", "18000101")
 
@@ -66,7 +64,7 @@ class _Identity:
     studies: set[str] = field(default_factory=set)
 
     def add(self, name: str, born: str, sex: str, study: str) -> None:
-        plain = _plain_name(name)
+        plain = plain_name(name)
         self.names |= {plain} if plain else set()
         self.born |= {born} if born not in _NO_BIRTHS else set()
         self.sexes |= {sex.upper()} if sex.upper() in ("F", "M") else set()
@@ -203,9 +201,3 @@ def _several(identities: Mapping[str, _Identity], of: Mapping[str, str]) -> dict
             what = " and ".join(f"{count} {name}" for name, count in differ.items())
             found[of[identifier]] = f"its identifier stands with {what}, so that it may be of several people"
     return found
-
-
-def _plain_name(name: str) -> str:
-    """Write a name so that two ways of writing it are one; empty where it is no name."""
-    words = re.sub(r"[\^,=\s]+", " ", name).strip().casefold()
-    return "" if _NO_NAMES.fullmatch(words) else " ".join(sorted(words.split()))

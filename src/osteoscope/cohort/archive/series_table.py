@@ -1,6 +1,7 @@
 """``series.csv``: every series of an archive under its pseudonyms, whether it was chosen, and why.
 
-A person writes ``keep`` or ``leave`` into the column ``override``; the next run does so, and writes it down again.
+A person writes ``keep`` or ``leave`` into the column ``override``; the next run does so, and writes it down again, also
+where the series is not in the archive this time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from osteoscope.cohort.archive.choice import Override, region_remark
 from osteoscope.cohort.tabular import read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from osteoscope.cohort.archive.decide import Decision
@@ -51,6 +52,9 @@ COLUMNS = (
     "override",
 )
 
+_NOT_THERE = (*("" for _ in COLUMNS[4:-3]), "no", "it is not in the archive")
+"""What is said of a series beside its names and what was decided on it, where it is not there."""
+
 Names = tuple[str, str, str, str]
 """Pseudonyms of patient, study and series, and the part: what names a row."""
 
@@ -74,12 +78,15 @@ class Line:
     left_out: str = ""
 
 
-def text_of(lines: Iterable[Line]) -> str:
-    """Write the table as CSV, sorted by its names."""
+def text_of(lines: Iterable[Line], overrides: Mapping[Names, Override]) -> str:
+    """Write the table as CSV, sorted by its names; of decisions on series that are not among the lines, they alone."""
+    cells = {line.decision.names: _cells(line) for line in lines}
+    for names, override in overrides.items():
+        cells.setdefault(names, [*names, *_NOT_THERE, override])
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(_cells(line) for line in sorted(lines, key=lambda line: line.decision.names))
+    writer.writerows(cells[names] for names in sorted(cells))
     return stream.getvalue()
 
 

@@ -43,7 +43,7 @@ _TALLEST = {"head": 350.0, "cervical": 400.0, "neck": 400.0, "breast": 350.0}
 """How far an image of a region may reach along the body, in mm, before the region cannot be all that it shows."""
 
 _BONE = re.compile(
-    r"^(?:b[6-9]\d\w*|[bh]r[5-9]\d\w*|ur\d\d\w*|fc[3-5]\d|bone\w*|edge|ultra|yc|yd|ya|yb|[dl]|fc8\d|hr\w+|sharp\w*)$"
+    r"^(?:b[6-9]\d\w*|[bh]r[5-9]\d\w*|ur\d\d\w*|fc[3-5]\d|bone\w*|edge|ultra|yc|yd|ya|yb|[dl]|fc8\d|hr(?!\d)\w*|sharp\w*)$"
 )
 _SOFT = re.compile(
     r"^(?:b[1-5]\d\w*|[bhq]r[1-4]\d\w*|fc[0-2]\d|standard|std\+?|soft\w*|smooth\w*|detail|lung\w*|[abc]|ub|uc|chst)$"
@@ -59,8 +59,11 @@ _WEIGHTINGS: tuple[tuple[Weighting, re.Pattern[str]], ...] = (
 )
 
 _PLAIN = re.compile(
-    r"(?<![a-z])(?:without contrast|non[- ]?contrast|unenhanced|plain|nativ\w*|w/?o contrast|pre[- ]?contrast)"
+    r"(?<![a-z])(?:(?:without|w/?o|w/out|no|non|ohne|kein\w*|pre)[- ]"
+    r"(?:(?!with|mit|and|und|post)[\w.]+ )?(?:contrast|kontrast\w*|km|gd)|(?:non|pre)contrast"
+    r"|(?:without|w/?o|w/out) c(?![a-z0-9])|contrast ?[:=] ?(?:no|none)|unenhanced|non[- ]?enhanced|plain|nativ\w*)"
 )
+_BOTH = re.compile(r"(?<![a-z])(?:with|w|mit) ?(?:&|and|und|\+|/|,) ?(?:without|w/?o|w/out|ohne)(?![a-z])")
 _ENHANCED = re.compile(
     r"(?<![a-z])(?:with contrast|contrast|enhanced|c\+|\+ ?c|gd|gad\w*|post[- ]?contrast|km|arterial|venous|portal)"
     r"(?![a-z])"
@@ -122,6 +125,8 @@ def contrast_of(agent: str, text: str) -> bool | None:
     if not _NO_AGENT.fullmatch(stated) and not _PLAIN.search(stated):
         return True
     plain = simplified(text)
+    if _BOTH.search(plain):
+        return None
     if _PLAIN.search(plain):
         return False
     return True if _ENHANCED.search(plain) else None
