@@ -77,13 +77,20 @@ def test_a_name_that_climbs_is_refused_and_the_rest_is_unpacked(tmp_path: Path, 
 
 
 def test_names_that_are_alike_odd_or_too_long_all_get_files(tmp_path: Path) -> None:
-    names = ["a", "A", "x/a", "骨" * 90 + ".dcm", "n" * 300, "a\nb", "x/\x1b[31m", "  ", "Köln/Ä.dcm"]
+    names = ["a", "A", "x/.", "x/a", "骨" * 90 + ".dcm", "n" * 300, "a\nb", "x/\x1b[31m", "  ", "Köln/Ä.dcm"]
     path = zipped(tmp_path / "a.zip", {name: name.encode() for name in names})
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as opened:
         opened.writestr("a", b"a")
     with unpacked(path) as found:
         assert sorted(found.names.values()) == sorted([*names, "a"])
         assert all(target.read_bytes() == name.encode() for target, name in found.names.items())
+
+
+def test_a_folder_that_a_backslash_ends_is_no_file(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"study\\": b"", "study\\a": b"1"})
+    with unpacked(path) as found:
+        assert list(found.names.values()) == ["study\\a"]
+        assert not found.refused
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

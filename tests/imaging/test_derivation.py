@@ -22,6 +22,12 @@ from osteoscope.imaging.derivation import derivation_of, is_original
         ("fa=8", ""),
         ("sag MPR", "reformatted"),
         ("axial", ""),
+        ("LOW DOSE CT SKELETAL SURVEY 2.0 BR60", ""),
+        ("Bone survey thorax", ""),
+        ("Myeloma_survey", ""),
+        ("SAG T2 (pilot study)", ""),
+        ("pilot", "localiser"),
+        ("T1 DCE perfusion", ""),
     ],
 )
 def test_descriptions_tell_it_by_their_words(text: str, derivation: str) -> None:
@@ -31,4 +37,5 @@ def test_descriptions_tell_it_by_their_words(text: str, derivation: str) -> None
 def test_the_image_type_tells_it() -> None:
     assert derivation_of("DERIVED\\SECONDARY\\PROJECTION IMAGE", "") == "projection"
     assert derivation_of("DERIVED\\PRIMARY\\DIFFUSION\\ADC", "") == "map"
+    assert derivation_of("DERIVED\\PRIMARY", "T1 perfusion") == "map"
     assert [is_original(kinds) for kinds in ("ORIGINAL\\PRIMARY", "", "DERIVED\\PRIMARY")] == [True, True, False]

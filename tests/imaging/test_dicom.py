@@ -39,6 +39,7 @@ from dicom_files import (
     write_enhanced,
 )
 from PIL import Image
+from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.uid import UID
 
@@ -103,6 +104,33 @@ def test_a_slope_that_is_missing_empty_or_zero_changes_nothing(path: Path) -> No
     for slope in (None, "", "0"):
         write_dicom(path, VALUES, "MR", RescaleSlope=slope, RescaleIntercept=slope)
         np.testing.assert_array_equal(values_of(path), VALUES)
+
+
+@pytest.mark.parametrize("element", ["RescaleSlope", "RescaleIntercept"])
+def test_a_ct_whose_rescale_cannot_be_read_is_refused(path: Path, element: str) -> None:
+    elements: dict[str, Any] = {element: "7777777"}
+    write_dicom(path, VALUES, "CT", **elements)
+    path.write_bytes(path.read_bytes().replace(b"7777777", b"-1O24.5"))
+    refused(path, RefusalCode.DAMAGED, "expected a number as rescale")
+
+
+def test_a_ct_without_an_intercept_says_so(path: Path) -> None:
+    for empty in (None, ""):
+        write_dicom(path, VALUES, "CT", RescaleIntercept=empty)
+        assert "no rescale intercept is stated" in " ".join(read_header(path).remarks)
+
+
+def test_run_lengths_that_unpack_to_far_more_than_the_header_allows_are_refused(path: Path) -> None:
+    write_dicom(path, np.zeros((64, 64), dtype=np.uint8), "MR", encoding=Stored(transfer_syntax=RLE, bits=8))
+    data_set = pydicom.dcmread(path)
+    # Two bytes for each 128: 64 MB.
+    data_set.PixelData = encapsulate([struct.pack("<16L", 1, 64, *14 * [0]) + 500_000 * b"\x81\0"])
+    data_set.save_as(path)
+    tracemalloc.start()
+    refused(path, RefusalCode.INCONSISTENT_PIXELS, "4096 bytes a segment, found far more")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6
 
 
 @pytest.mark.parametrize(("stored", "high"), [(12, 11), (12, 15), (10, 12)])

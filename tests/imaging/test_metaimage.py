@@ -94,6 +94,29 @@ def test_the_other_order_of_bytes_is_read(tmp_path: Path) -> None:
     assert_array_equal(read_metaimage(nrrd, modality="CT").read(), VALUES.byteswap())
 
 
+@pytest.mark.parametrize("stated", ["MET_MOD_NM", "MET_MOD_US", "MET_MOD_OTHER", "PT"])
+def test_another_modality_that_is_stated_is_refused(tmp_path: Path, stated: str) -> None:
+    path = changed(saved(tmp_path / "a.mha"), "ObjectType", f"ObjectType = Image\nModality = {stated}\n")
+    with pytest.raises(RefusedImageError) as caught:
+        read_metaimage(path)
+    assert caught.value.code is RefusalCode.OTHER_MODALITY
+
+
+def test_a_modality_that_is_stated_as_unknown_is_not_stated(tmp_path: Path) -> None:
+    path = changed(saved(tmp_path / "a.mha"), "ObjectType", "ObjectType = Image\nModality = MET_MOD_UNKNOWN\n")
+    assert read_metaimage(path, modality="CT").modality == "CT"
+
+
+@pytest.mark.parametrize("said", ["true", "1", "T"])
+def test_a_boolean_is_read_by_its_first_letter(tmp_path: Path, said: str) -> None:
+    path = changed(saved(tmp_path / "a.mha", compressed=True), "CompressedData ", f"CompressedData = {said}\n")
+    expected = VALUES if SAGITTAL is None else read_metaimage(saved(tmp_path / "b.mha"), modality="CT").read()
+    assert_array_equal(read_metaimage(path, modality="CT").read(), expected)
+    swapped = changed(saved(tmp_path / "c.mha"), "BinaryDataByteOrderMSB", f"BinaryDataByteOrderMSB = {said}\n")
+    found = read_metaimage(swapped, modality="CT").read()
+    assert_array_equal(found, expected.astype(np.int16).byteswap().astype(np.float32))
+
+
 def test_coordinates_in_ras_are_carried_to_lps(tmp_path: Path) -> None:
     path = saved(tmp_path / "ct.nrrd")
     before = read_metaimage(path, modality="CT").geometry.affine

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -277,7 +278,25 @@ def test_a_file_of_several_frames_is_refused(tmp_path: Path) -> None:
     first, second = Image.fromarray(GREY), Image.fromarray(255 - GREY)
     for name in ("a.tif", "a.png"):
         first.save(tmp_path / name, save_all=True, append_images=[second])
-        refused(tmp_path / name, "2 frames")
+        refused(tmp_path / name, "several frames")
+
+
+def test_a_tiff_of_many_frames_is_refused_at_once(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "one.tif")
+    content = bytearray((tmp_path / "one.tif").read_bytes())
+    # Directories without entries behind the picture, each of which names the next.
+    many = 20_000
+    first = len(content) + len(content) % 2
+    (start,) = struct.unpack("<I", content[4:8])
+    (entries,) = struct.unpack("<H", content[start : start + 2])
+    content[start + 2 + 12 * entries : start + 6 + 12 * entries] = struct.pack("<I", first)
+    content += b"\0" * (first - len(content))
+    content += b"".join(struct.pack("<HI", 0, first + 6 * (n + 1) if n < many - 1 else 0) for n in range(many))
+    (tmp_path / "many.tif").write_bytes(content)
+    begun = time.process_time()
+    refused(tmp_path / "many.tif", "several frames")
+    # To count them takes seconds, and four times as long for twice as many.
+    assert time.process_time() - begun < 0.5
 
 
 @pytest.mark.parametrize("side", [1, SMALLEST_SIDE - 1])

@@ -117,7 +117,8 @@ def test_a_keyhole_is_a_hole_too(tmp_path: Path, volume: Volume) -> None:
 
 def test_a_contour_that_is_there_twice_does_not_undo_itself(tmp_path: Path, volume: Volume) -> None:
     one = placed(rectangle(7.6, 4.75, 39.6, 24.75), 3)
-    assert read_mask(write(tmp_path / "rs.dcm", gtv(one, one)), volume).sum() == 1600
+    for again in (one, one[::-1], np.roll(one, 1, axis=0), np.vstack([one, one[:1]])):
+        assert read_mask(write(tmp_path / "rs.dcm", gtv(one, again)), volume).sum() == 1600
 
 
 def test_small_rounding_is_let_pass(tmp_path: Path, volume: Volume) -> None:

@@ -304,6 +304,29 @@ def test_acquisitions_of_two_regions_are_separated(tmp_path: Path) -> None:
     assert len(parts(assemble([*upper, *lower]))) == 2
 
 
+@pytest.mark.parametrize("lost", [{8, 9, 10, 11}, {8}, {11}])
+def test_rotations_of_which_slices_are_missing_are_no_images_of_their_own(tmp_path: Path, lost: set[int]) -> None:
+    each = [{"AcquisitionNumber": index // 4, "AcquisitionTime": f"1000{index // 4:02d}"} for index in range(32)]
+    files = write_at(tmp_path, line(32), each=each)
+    assert len(one(assemble(files)).volume.sources) == 32
+    (refusal,) = assemble([file for index, file in enumerate(files) if index not in lost]).refused
+    assert refusal.code is RefusalCode.MISSING_SLICES
+
+
+@pytest.mark.parametrize("lost", [1, 5, 18])
+def test_an_mr_in_two_packages_of_which_a_slice_is_missing_is_refused(tmp_path: Path, lost: int) -> None:
+    each = [{"AcquisitionNumber": index % 2} for index in range(20)]
+    files = write_at(tmp_path, line(20), each=each)
+    (refusal,) = assemble([file for index, file in enumerate(files) if index != lost]).refused
+    assert refusal.code is RefusalCode.MISSING_SLICES
+
+
+def test_a_series_in_two_folders_that_lacks_the_slice_between_is_refused(tmp_path: Path) -> None:
+    files = [*write_at(tmp_path / "a", line(15)), *write_at(tmp_path / "b", line(16, first=(-40, 25, -12)))]
+    (refusal,) = assemble(files).refused
+    assert refusal.code is RefusalCode.MISSING_SLICES
+
+
 def test_blocks_of_different_steps_are_separated(tmp_path: Path) -> None:
     positions = [*line(4, step=2.5), *line(5, step=7, first=(-40, 25, -49))]
     found = parts(assemble(write_at(tmp_path, positions)))

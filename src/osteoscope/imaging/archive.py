@@ -150,7 +150,8 @@ def each_member(archive: Path, numbers: Iterable[int]) -> Iterator[Member]:
 
 
 def _files_of(opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    return [member for member in opened.infolist() if not member.is_dir()]
+    # Some programs divide names, and so end those of folders, by backslashes.
+    return [member for member in opened.infolist() if not member.filename.endswith(("/", "\\"))]
 
 
 def _unpack_alone(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> Path | Refusal:
@@ -215,7 +216,9 @@ def _targets(members: Sequence[zipfile.ZipInfo], folder: Path) -> dict[Path, zip
     for number, member in enumerate(members):
         above, _, last = member.filename.replace("\\", "/").rpartition("/")
         last = last[-_LONGEST_NAME // 4 :] if len(os.fsencode(last)) > _LONGEST_NAME else last
-        target = folders.setdefault(above, folder / f"{len(folders)}") / (f"_{last}" if last in ("", "..") else last)
+        target = folders.setdefault(above, folder / f"{len(folders)}") / (
+            f"_{last}" if last in ("", ".", "..") else last
+        )
         targets[folder / f"again-{number}" / target.name if target in targets else target] = member
     return targets
 

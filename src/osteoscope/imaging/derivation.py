@@ -12,7 +12,9 @@ from typing import Literal
 Derivation = Literal["localiser", "projection", "map", "reformatted", ""]
 
 _LOCALISER = re.compile(
-    r"(?<![a-z])(?:locali[sz]er\w*|scout\w*|topogram\w*|surview|pilot|survey|3[- ]?plane|three[- ]?plane|planscan"
+    r"(?<![a-z])(?:locali[sz]er\w*|scout\w*|topogram\w*|surview|pilot(?! study)|3[- ]?plane|three[- ]?plane|planscan"
+    # A survey of the skeleton is an examination.
+    r"|(?<!skeletal )(?<!skeleton )(?<!bone )(?<!myeloma )survey"
     # What refers to a scout is none.
     r"|loc(?! ref))(?![a-z])"
 )
@@ -21,7 +23,9 @@ _PROJECTION = re.compile(
 )
 _COMPUTED = re.compile(
     # Behind FA a number is a flip angle.
-    r"(?<![a-z])(?:sub|subtraction|subtracted|adc|fa(?! ?=? ?\d)|colfa|trace|tensor|perfusion|cbf|cbv|mtt)(?![a-z])"
+    r"(?<![a-z])(?:sub|subtraction|subtracted|adc|fa(?! ?=? ?\d)|colfa|trace|tensor|cbf|cbv|mtt)(?![a-z])"
+    # Of what a series over time gives, not the series itself.
+    r"|^derived .*(?<![a-z])perfusion(?![a-z])"
 )
 _REFORMATTED = re.compile(r"(?<![a-z])(?:mpr|reformat\w*|reformatted|csammpr)(?![a-z])")
 

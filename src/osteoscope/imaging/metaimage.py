@@ -50,7 +50,8 @@ _META_TYPES = {
     "MET_DOUBLE": "f8",
 }
 
-_META_MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR"}
+_META_MODALITY = "MET_MOD_"
+"""What stands before the code of a modality."""
 
 _NRRD_TYPES = {
     "i1": "signed char|int8|int8_t",
@@ -68,7 +69,7 @@ _NRRD_TYPES = {
 _NRRD_ENCODINGS: dict[str, Compression] = {"raw": "none", "gzip": "gzip", "gz": "gzip"}
 
 _META_PLAIN = {
-    "BinaryData": "True",
+    "BinaryData": "[Tt1].*",
     "ElementNumberOfChannels": "1",
     "ElementToIntensityFunctionSlope": r"1(\.0*)?",
     "ElementToIntensityFunctionOffset": r"0(\.0*)?",
@@ -150,24 +151,30 @@ def _of_metaimage(start: bytes) -> ArrayHeader:
     lines = (line.partition("=") for line in start[: data_file.start()].decode("latin-1").splitlines())
     fields = {name.strip(): value.strip() for name, _, value in lines}
     _refuse_unless(fields, _META_PLAIN)
-    big = "True" in (fields.get("BinaryDataByteOrderMSB"), fields.get("ElementByteOrderMSB"))
+    big = any(_is_true(fields.get(name, "")) for name in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))
     array = StoredArray(
         sizes=_sizes(fields.get("DimSize", "")),
         dtype=_dtype(_META_TYPES.get(fields.get("ElementType", "")), "big" if big else "little"),
-        compression="zlib" if fields.get("CompressedData") == "True" else "none",
+        compression="zlib" if _is_true(fields.get("CompressedData", "")) else "none",
         start=data_file.end(),
     )
     unit = _MM.get(fields.get("DistanceUnits", "mm"), 1.0)
     steps = _numbers(fields, 3, "ElementSpacing", "ElementSize")
     directions = _numbers(fields, 9, "TransformMatrix", "Rotation", "Orientation")
     origin = _numbers(fields, 3, "Offset", "Position", "Origin")
-    modality = _META_MODALITIES.get(fields.get("Modality", ""))
+    stated = fields.get("Modality", "").removeprefix(_META_MODALITY)
+    modality = None if stated in ("", "UNKNOWN") else stated
     if steps is None or directions is None or origin is None:
         believable = steps is not None and bool((steps > 0).all())
         pixel = (float(steps[0]) * unit, float(steps[1]) * unit) if believable and steps is not None else None
         return ArrayHeader(array=array, affine=None, pixel=pixel, modality=modality, told=(_NO_PLACE,))
     # A row of the matrix is the direction of an axis.
     return _placed(array, directions.reshape(3, 3).T * steps * unit, origin * unit, modality)
+
+
+def _is_true(text: str) -> bool:
+    """Read a boolean as ITK does, by its first letter."""
+    return text[:1] in ("T", "t", "1")
 
 
 def _of_nrrd(start: bytes) -> ArrayHeader:

@@ -266,9 +266,9 @@ def _rows_and_columns(picture: ImageFile, path: Path) -> tuple[int, int]:
         reason = f"expected at least {SMALLEST_SIDE} rows and columns, {found}"
         remedy = "export it at its full resolution, or leave it out"
         raise RefusedImageError(RefusalCode.TOO_SMALL, reason, path=path, remedy=remedy)
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1:
-        reason = f"expected one picture, found a file with {frames} frames"
+    # Not counted: of many that takes a time that grows with the square of them.
+    if getattr(picture, "is_animated", False):
+        reason = "expected one picture, found a file with several frames"
         remedy = "save the frame that is meant as a picture of its own"
         raise RefusedImageError(RefusalCode.SEVERAL_FRAMES, reason, path=path, remedy=remedy)
     # A TIFF's size is already that of the turned picture.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import struct
 import threading
 import warnings
@@ -334,12 +335,37 @@ def _decompressed(codestream: bytes, pixels: PixelFormat) -> NDArray[Any]:
     codec = _CODECS[pixels.transfer_syntax]
     if pixels.transfer_syntax.startswith(_JPEG_2000):
         codestream = _unwrapped(codestream)
-    precision = pixels.stored if pixels.transfer_syntax == RLE else _checked_precision(codestream, pixels)
+    if pixels.transfer_syntax == RLE:
+        _check_run_lengths(codestream, pixels)
+        precision = pixels.stored
+    else:
+        precision = _checked_precision(codestream, pixels)
     if codec == "gdcm":
         return _lossless_jpeg(codestream, precision, pixels)
     encapsulated = encapsulate([codestream], has_bot=False)
     values = _by_pydicom(encapsulated, pixels, index=0, number_of_frames=1, decoding_plugin=codec)
     return values if codec in _SIGN_AWARE else _bits(values, pixels)
+
+
+def _check_run_lengths(codestream: bytes, pixels: PixelFormat) -> None:
+    """Refuse a frame of which a segment unpacks to far more bytes than the header allows (PS3.5 G.3).
+
+    Two bytes may stand for 128, and pydicom unpacks them all before it looks.
+    """
+    most = _TIMES_TOO_LONG * pixels.rows * pixels.columns
+    starts = [start for start in struct.unpack("<16L", codestream[:64].ljust(64, b"\0"))[1:] if start]
+    for first, last in itertools.pairwise([*starts, len(codestream)]):
+        place, unpacked = first, 0
+        while place < min(last, len(codestream)) and unpacked <= most:
+            control = codestream[place]
+            unpacked += 257 - control if control > 128 else control + 1 if control < 128 else 0
+            place += 2 if control > 128 else control + 2 if control < 128 else 1
+        if unpacked > most:
+            raise _unfit(f"expected run lengths of {pixels.rows * pixels.columns} bytes a segment, found far more")
+
+
+_TIMES_TOO_LONG = 2
+"""What is behind the end of a segment is left out, but not unpacked without bounds."""
 
 
 def _lossless_jpeg(codestream: bytes, precision: int, pixels: PixelFormat) -> NDArray[Any]:

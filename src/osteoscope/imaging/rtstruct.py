@@ -6,6 +6,7 @@ planes between two that have a contour stay unmarked, as they are in the object.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from osteoscope.imaging.on_grid import OF_THIS_VOLUME, OFF_GRID
 from osteoscope.imaging.prepare import polygon_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -74,8 +75,14 @@ def mark_structure_set(
         refuse_other_scan(frames or marks.frames_of_reference, marks.series, volume, path)
         # The exclusive or of one region; several regions are joined.
         own = np.zeros_like(marked)
-        for contour in _each_once(_placed(points, volume.geometry, path) for points in contours):
-            own[contour.plane] ^= polygon_mask(own.shape[1:], contour.corners.tolist())
+        seen: set[tuple[int, bytes]] = set()
+        for contour in (_placed(points, volume.geometry, path) for points in contours):
+            inside = polygon_mask(own.shape[1:], contour.corners.tolist())
+            # What is there again, be it from another point on or the other way round, would undo itself.
+            again = contour.plane, hashlib.sha256(np.packbits(inside).tobytes()).digest()
+            if again not in seen:
+                seen.add(again)
+                own[contour.plane] ^= inside
         marked |= own
 
 
@@ -133,13 +140,3 @@ def _placed(points: NDArray[np.float64], geometry: Geometry, path: Path) -> _Con
         reason = "expected contours within the volume, found one that reaches beyond it"
         raise InputError(reason, path=path, remedy=OF_THIS_VOLUME)
     return _Contour(plane=plane, corners=corners)
-
-
-def _each_once(contours: Iterator[_Contour]) -> Iterator[_Contour]:
-    """Leave out what is there again: by the exclusive or it would undo itself."""
-    seen = set()
-    for contour in contours:
-        key = (contour.plane, np.round(contour.corners, 3).tobytes())
-        if key not in seen:
-            seen.add(key)
-            yield contour

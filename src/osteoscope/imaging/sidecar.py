@@ -26,6 +26,7 @@ _LARGEST_BYTES = 2**20
 
 _SUFFIXES = {
     "CT": re.compile(r"(?:^|_)ct$", re.IGNORECASE),
+    "PT": re.compile(r"(?:^|_)pet$", re.IGNORECASE),
     "MR": re.compile(r"(?:^|_)(T1w|T2w|T2starw|PDw|PDT2|FLAIR|inplaneT[12]|UNIT1|angio)$", re.IGNORECASE),
 }
 """How names end, before ``.nii``, by modality."""

@@ -34,6 +34,9 @@ SMALLEST_PART = 3
 THINNEST = 0.4
 """Slices nearer to each other, in mm, are taken to have no step in common rather than one so small."""
 
+MOST_MISSED = 12
+"""Steps from one stack to the next up to which slices may be missing between them; behind more it is another region."""
+
 MOST_MARKS = 3
 """So many marks together may tell slices at one place apart, such as an echo and a kind of image."""
 
@@ -189,8 +192,36 @@ def _divided(
                 break
             parts += [_named(stack, part) for stack in inner]
         else:
-            return tuple(parts)
+            if shared > 1 or _apart(positions, normal, parts):
+                return tuple(parts)
     return None
+
+
+def _apart(positions: NDArray[np.float64], normal: NDArray[np.float64], parts: Sequence[Stack]) -> bool:
+    """Tell whether stacks that share no place are images of their own.
+
+    Where one follows another in its own step or a few steps behind, as rotations of a scanner and the files of two
+    folders do, or lies evenly among its slices, as packages of an MR do, they are one, of which slices are missing.
+    """
+    by_height = sorted(parts, key=lambda stack: float(positions[stack.indices[0]] @ normal))
+    return not any(_are_one(positions, normal, pair, len(parts)) for pair in itertools.pairwise(by_height))
+
+
+def _are_one(
+    positions: NDArray[np.float64], normal: NDArray[np.float64], pair: tuple[Stack, Stack], count: int
+) -> bool:
+    """Tell whether a stack and the next one up look like parts of one, of so many in all."""
+    one, other = pair
+    if one.step is None or other.step is None:
+        return True
+    step = float(np.linalg.norm(one.step))
+    gap = positions[other.indices[0]] - positions[one.indices[-1]]
+    if gap @ normal > 0:
+        few = float(np.linalg.norm(gap)) <= MOST_MISSED * step + LARGEST_DEVIATION
+        return few and _looks_missing(positions, one, other)
+    alike = abs(step - float(np.linalg.norm(other.step))) <= _tolerance(step)
+    offset = float(np.linalg.norm(positions[other.indices[0]] - positions[one.indices[0]])) * count / step
+    return alike and abs(offset - round(offset)) * step / count <= _tolerance(step)
 
 
 def _plausible(groups: list[list[int]], shared: int) -> bool:

@@ -165,8 +165,8 @@ def units_of(elements: Elements, pixels: PixelFormat, modality: Modality, remark
     if modality != "radiograph":
         if inverse:
             remarks.append("the lowest values are to be shown white, which is left to whoever shows them")
-        if modality == "CT" and 0x00281053 not in elements and not elements.sequences:
-            remarks.append("neither a rescale slope nor a modality LUT is stated, and the values are taken as stored")
+        if modality == "CT" and not elements.sequences:
+            _check_rescale(elements, remarks)
         _remark_on_type(elements, modality, remarks)
     return Units(
         grey=modality == "radiograph",
@@ -177,6 +177,27 @@ def units_of(elements: Elements, pixels: PixelFormat, modality: Modality, remark
         inverse=inverse,
         padding=_padding(elements, pixels),
     )
+
+
+def _check_rescale(elements: Elements, remarks: list[str]) -> None:
+    """Refuse a CT whose rescale cannot be read, and tell if it is not stated: each is of Type 1 (PS3.3 C.8.2.1).
+
+    Raises
+    ------
+    RefusedImageError
+        If slope or intercept stand there and are no number: all values would be off by the intercept.
+    """
+    missing = []
+    for tag, name in ((0x00281053, "slope"), (0x00281052, "intercept")):
+        if not elements.shown(tag) and not elements.word(tag):
+            missing.append(f"rescale {name}")
+        elif elements.number(tag) is None:
+            found = f"expected a number as rescale {name}, found something else"
+            raise RefusedImageError(RefusalCode.DAMAGED, found, remedy="export the series again")
+    if len(missing) == 2:
+        remarks.append("neither a rescale slope nor a modality LUT is stated, and the values are taken as stored")
+    elif missing:
+        remarks.append(f"no {missing[0]} is stated, and the values are taken as if there were none")
 
 
 def _remark_on_type(elements: Elements, modality: Modality, remarks: list[str]) -> None:
