@@ -24,8 +24,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from osteoscope.cohort.covariates import SITE_SEPARATOR
 from osteoscope.cohort.measure import Measured, Progress, measure_images
+from osteoscope.cohort.sites import SITE_SEPARATOR
 from osteoscope.cohort.table import (
     KIND_SEPARATOR,
     NORMAL,

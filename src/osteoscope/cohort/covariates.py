@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
+from osteoscope.cohort.sites import split_sites
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
 
     from osteoscope.cohort.table import Case
     from osteoscope.config import Covariate
-
-SITE_SEPARATOR = "+"
-"""Joins the names of the body sites that one image or patient shows, as in ``femur+tibia``."""
 
 _NAMES: tuple[Covariate, ...] = ("age", "sex", "site", "level")
 
@@ -226,13 +225,3 @@ def _encode_names(value: str | None, known: Sequence[str]) -> list[float]:
     named = set(split_sites(value))
     seen = [float(name in named) for name in known]
     return [*seen, float(not any(seen))]
-
-
-def split_sites(site: str | None) -> list[str]:
-    """Take the body sites, or the levels of the spine, that are joined in one value apart; there may be none."""
-    return [name.strip() for name in (site or "").split(SITE_SEPARATOR) if name.strip()]
-
-
-def joined_sites(names: Iterable[str]) -> str | None:
-    """Join the names of body sites, or of levels of the spine, in one value, each once; None where there are none."""
-    return SITE_SEPARATOR.join(sorted(set(names))) or None

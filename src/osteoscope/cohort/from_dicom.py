@@ -34,11 +34,10 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping, Sequence
 
-    from osteoscope.cohort.archive.choice import Override
+    from osteoscope.cohort.archive.choice import Names, Override
     from osteoscope.cohort.archive.decide import Decision
     from osteoscope.cohort.archive.indexing import Indexed
     from osteoscope.cohort.archive.places import Archive
-    from osteoscope.cohort.archive.series_table import Names
 
     Stages = Callable[[str, int, int], None]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from osteoscope.cohort.covariates import joined_sites, split_sites
 from osteoscope.cohort.measure import Measured, Progress, measure_images
+from osteoscope.cohort.sites import joined_sites, split_sites
 from osteoscope.cohort.table import (
     PROOFS,
     Cohort,

@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from osteoscope.cohort.covariates import split_sites
+from osteoscope.cohort.sites import split_sites
 from osteoscope.imaging.look import look
 from osteoscope.imaging.open import open_image
 from osteoscope.imaging.picture import read_picture

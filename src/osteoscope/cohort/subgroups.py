@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osteoscope.cohort.covariates import SITE_SEPARATOR
+from osteoscope.cohort.sites import SITE_SEPARATOR
 from osteoscope.imaging.mixed import mix_of
 
 if TYPE_CHECKING:

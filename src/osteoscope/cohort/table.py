@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from osteoscope import __version__
-from osteoscope.cohort.covariates import joined_sites, split_sites
+from osteoscope.cohort.sites import joined_sites, split_sites
 from osteoscope.errors import CohortError, ImageError, InputError, OsteoscopeError
 from osteoscope.imaging.prepare import Lesion
 from osteoscope.storage import folder_written_whole, refuse_existing, sha256_of_text, write_bytes, write_json

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from osteoscope.cohort.covariates import split_sites
+from osteoscope.cohort.sites import split_sites
 from osteoscope.imaging.mixed import in_words, named_together
 from osteoscope.imaging.refusal import LEFT_OUT, RefusalCode
 from osteoscope.imaging.slices import radiograph_grey

@@ -8,7 +8,7 @@ import osteoscope
 from osteoscope.bundle.format import Calibration, Manifest, Member, Training, Verdicts, schema_of
 from osteoscope.bundle.load import SeenCases
 from osteoscope.bundle.write import write_bundle
-from osteoscope.cohort.covariates import split_sites
+from osteoscope.cohort.sites import split_sites
 from osteoscope.evaluation.found import EVIDENCE
 from osteoscope.training.outcome import CONFORMAL_LEVEL
 from osteoscope.training.run_folder import library_versions

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from osteoscope.cohort.covariates import SITE_SEPARATOR, split_sites
+from osteoscope.cohort.sites import SITE_SEPARATOR, split_sites
 from osteoscope.cohort.table import KIND_SEPARATOR
 from osteoscope.training.planes import Kind, load_images
 

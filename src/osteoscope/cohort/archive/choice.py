@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from osteoscope.imaging.volume import Modality
 
 Override = Literal["keep", "leave"]
+Names = tuple[str, str, str, str]
+"""Pseudonyms of patient, study and series, and the part: what names a stack in the table of series."""
 When = Literal["before", "first", "last", "any"]
 
 SEVERAL_PLANES = 5

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Mapping
 
-    from osteoscope.cohort.archive.choice import Override, Wishes
+    from osteoscope.cohort.archive.choice import Names, Override, Wishes
     from osteoscope.cohort.archive.labels import Joined
     from osteoscope.cohort.archive.people import People
-    from osteoscope.cohort.archive.series_table import Names
     from osteoscope.cohort.archive.stacks import Stack
     from osteoscope.cohort.deidentify import Key
 

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
 
-    from osteoscope.cohort.archive.choice import Choice, Override
+    from osteoscope.cohort.archive.choice import Choice, Names, Override
     from osteoscope.cohort.archive.decide import Decision
     from osteoscope.cohort.archive.labels import Joined
     from osteoscope.cohort.archive.people import People
     from osteoscope.cohort.archive.rows import Pictured
-    from osteoscope.cohort.archive.series_table import Names
 
 _MOST_REASONS = 8
 """How many reasons are told, the most frequent first."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from osteoscope.cohort.archive.choice import Names
     from osteoscope.cohort.archive.decide import Decision
     from osteoscope.cohort.tabular import TableRow
 
@@ -54,9 +55,6 @@ COLUMNS = (
 
 _NOT_THERE = (*("" for _ in COLUMNS[4:-3]), "no", "it is not in the archive")
 """What is said of a series beside its names and what was decided on it, where it is not there."""
-
-Names = tuple[str, str, str, str]
-"""Pseudonyms of patient, study and series, and the part: what names a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
