@@ -236,7 +236,10 @@ def test_a_perfect_figure_is_not_given_a_perfect_interval() -> None:
     # Wilson for 17 of 17: 1 / (1 + z^2 / 17).
     assert (figure.low, figure.high) == pytest.approx((1 / (1 + 1.959964**2 / 17), 1.0), abs=1e-6)
     assert figure.note is not None
-    assert "17 patients" in figure.note
+    assert "with 17 patients," in figure.note
+    alone = intervals.bootstrap_figure(1.0, np.ones(100), n=60, smallest=1).note
+    assert alone is not None
+    assert "with 1 patient," in alone
 
 
 @pytest.mark.parametrize(("value", "bounded"), [(0.5, True), (1.0, False)])

@@ -316,5 +316,6 @@ def extreme_figure(value: float, *, n: int, smallest: int) -> Figure:
         Patients of the smallest class that takes part: what Wilson's interval counts.
     """
     ends = wilson(value, smallest)
-    note = f"Wilson's interval with {smallest} patients, since nothing varies at {value:g}"
+    patients = "1 patient" if smallest == 1 else f"{smallest} patients"
+    note = f"Wilson's interval with {patients}, since nothing varies at {value:g}"
     return Figure(value=value, low=ends.low, high=ends.high, n=n, note=note)
