@@ -37,13 +37,13 @@ def recalibrate(
     """
     from osteoscope.workflow.recalibrating import recalibrate as run
 
-    stated = _shares(prior) if prior else None
+    stated = numbers_by_class(prior or (), option="--prior", shape="SLUG=SHARE", example="osteosarcoma=0.8")
     with counted("reading patients") as progress:
         made = run(
             bundle,
             cohort,
             output,
-            prior=stated,
+            prior=stated or None,
             keep_prior=keep_prior,
             images=images,
             threads=threads,
@@ -57,10 +57,6 @@ def recalibrate(
         **made.step.model_dump(mode="json"),
     }
     summary(value, _lines(made), as_json=json)
-
-
-def _shares(stated: list[str]) -> dict[str, float]:
-    return numbers_by_class(stated, option="--prior", shape="SLUG=SHARE", example="osteosarcoma=0.8")
 
 
 def _lines(made: RecalibrationSummary) -> list[str]:

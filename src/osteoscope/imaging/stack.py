@@ -148,6 +148,11 @@ def _tolerance(step: float) -> float:
     return min(LARGEST_DEVIATION, LARGEST_DEVIATION * step)
 
 
+def _same(step: float, other: NDArray[np.float64]) -> bool:
+    """Tell whether another step is as long as one, in mm."""
+    return abs(step - float(np.linalg.norm(other))) <= _tolerance(step)
+
+
 def _even(positions: NDArray[np.float64], normal: NDArray[np.float64], indices: tuple[int, ...]) -> Stack | None:
     """Order slices along the normal; None where they do not follow each other in equal steps."""
     chosen = positions[list(indices)]
@@ -219,9 +224,8 @@ def _are_one(
     if gap @ normal > 0:
         few = float(np.linalg.norm(gap)) <= MOST_MISSED * step + LARGEST_DEVIATION
         return few and _looks_missing(positions, one, other)
-    alike = abs(step - float(np.linalg.norm(other.step))) <= _tolerance(step)
     offset = float(np.linalg.norm(positions[other.indices[0]] - positions[one.indices[0]])) * count / step
-    return alike and abs(offset - round(offset)) * step / count <= _tolerance(step)
+    return _same(step, other.step) and abs(offset - round(offset)) * step / count <= _tolerance(step)
 
 
 def _plausible(groups: list[list[int]], shared: int) -> bool:
@@ -286,8 +290,8 @@ def _looks_missing(positions: NDArray[np.float64], one: Stack, other: Stack) -> 
     """Tell whether what lies between two stacks could be missing slices: a multiple of the step that both have."""
     if one.step is None or other.step is None:
         return True
-    step, next_step = float(np.linalg.norm(one.step)), float(np.linalg.norm(other.step))
-    if abs(step - next_step) > _tolerance(step):
+    step = float(np.linalg.norm(one.step))
+    if not _same(step, other.step):
         return False
     gap = float(np.linalg.norm(positions[other.indices[0]] - positions[one.indices[-1]]))
     count = round(gap / step)

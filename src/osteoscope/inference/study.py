@@ -226,7 +226,7 @@ def _outside(selection: Selection, manifest: Manifest, told: Told) -> tuple[str,
         unread = in_short(one.sentence for one in selection.refused)
         also = f"; and {'; '.join(unread)}" if unread else ""
         reasons.append(f"The study holds no image that the bundle reads: {'; '.join(found)}{also}.")
-    asides = [one.image.aside or one.image.derived for one in selection.used]
+    asides = _asides(selection)
     if asides and None not in asides:
         found = in_short(LEFT_OUT[aside] for aside in asides if aside is not None)
         reasons.append(f"The study holds only what is used when asked for: {'; '.join(found)}.")
@@ -240,6 +240,11 @@ def _outside(selection: Selection, manifest: Manifest, told: Told) -> tuple[str,
         known = ", ".join(manifest.body_regions)
         reasons.append(f"The bundle learnt from other body sites ({known}) than the one that is named.")
     return tuple(reasons)
+
+
+def _asides(selection: Selection) -> list[RefusalCode | None]:
+    """Say of each image that is used whether it is only when asked for, and as what."""
+    return [one.image.aside or one.image.derived for one in selection.used]
 
 
 def _verdict(probabilities: NDArray[np.float64], predictor: Predictor, manifest: Manifest) -> tuple[str, list[str]]:
@@ -288,8 +293,10 @@ def _beside_images(
 def _not_known(members: Sequence[Member], told: Told, known: Sequence[Covariate]) -> list[str]:
     """Say of which site or level that is told the networks' training cases had none."""
     encoders = [member.encoder for member in members if member.encoder is not None]
-    named = {"site": {one for encoder in encoders for one in encoder.sites}}
-    named["level"] = {one for encoder in encoders for one in encoder.levels}
+    named = {
+        "site": {one for encoder in encoders for one in encoder.sites},
+        "level": {one for encoder in encoders for one in encoder.levels},
+    }
     asked = {name for encoder in encoders for name in encoder.names}
     return [
         f"The {name} that is named is none of those that the bundle's networks were told ({', '.join(sorted(names))}), "
@@ -318,7 +325,7 @@ def _limits(selection: Selection, bundle: Bundle, told: Told) -> list[str]:
 
 def _when_asked_for(selection: Selection) -> list[str]:
     """Say which of the images that are judged together are read only because that was asked for."""
-    asides = [one.image.aside or one.image.derived for one in selection.used]
+    asides = _asides(selection)
     if None not in asides:
         return []
     found = Counter(LEFT_OUT[aside] for aside in asides if aside is not None)
